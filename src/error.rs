@@ -122,9 +122,7 @@ impl From<io::ErrorKind> for ErrorKind {
             io::ErrorKind::ConnectionAborted => Self::Aborted,
             io::ErrorKind::BrokenPipe => Self::BrokenPipe,
             io::ErrorKind::TimedOut => Self::TimedOut,
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-                Self::Unreachable
-            }
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
             io::ErrorKind::UnexpectedEof => Self::UnexpectedEof,
             _ => Self::Other,
         }
@@ -601,13 +599,10 @@ impl<S> std::fmt::Debug for AdoptError<S> {
             Self::Exists { peer, .. } => f.debug_struct("Exists").field("peer", peer).finish(),
             Self::Dial(error) => f.debug_tuple("Dial").field(error).finish(),
             Self::Handshake(error) => f.debug_tuple("Handshake").field(error).finish(),
-            Self::Rejected { peer, reason } => f
-                .debug_struct("Rejected")
-                .field("peer", peer)
-                .field("reason", reason)
-                .finish(),
+            Self::Rejected { peer, reason } => {
+                f.debug_struct("Rejected").field("peer", peer).field("reason", reason).finish()
+            }
             Self::PoolClosed => f.write_str("PoolClosed"),
         }
     }
 }
-
