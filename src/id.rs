@@ -5,21 +5,171 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use data_encoding::{BASE32_NOPAD, DecodeKind};
+use thiserror::Error;
+
+/// Characters of a [`PeerId`]'s text form: 256 bits in digits of 5.
+const TEXT: usize = 52;
+/// Characters of its short form: 40 bits tell the peers of one log apart.
+const SHORT: usize = 8;
 
 /// A remote router, named by its canonical X25519 static public key (32 bytes).
 ///
 /// Ordering is by bytes, lexicographically; the simultaneous-open rule depends on it.
-/// `Display` is the full text form, `Debug` and [`PeerId::short`] a short one for logs.
+/// `Display` is the full text form, 52 characters of base32 (RFC 4648, section 6) in lower case
+/// without padding; `Debug` and [`PeerId::short`] show its first 8, for logs.
+///
+/// ```
+/// use noise_pool::PeerId;
+///
+/// let peer: PeerId = "eaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa".parse()?;
+/// assert_eq!(peer.as_bytes()[0], 0x20);
+/// assert_eq!(peer.short().to_string(), "eaaaaaaa");
+/// # Ok::<(), noise_pool::PeerIdError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId([u8; 32]);
 
 impl PeerId {
+    /// Takes a public key from its 32 bytes (little-endian, RFC 7748).
+    ///
+    /// # Errors
+    /// [`PeerIdError::NotCanonical`] if bit 255 is set or the value is 2^255 - 19 or more: X25519
+    /// would treat such a key as another one, and one key must not appear as two peers.
+    pub fn from_public_key(key: [u8; 32]) -> Result<Self, PeerIdError> {
+        // p = 2^255 - 19 is ed ff .. ff 7f in this order of bytes.
+        let over = key[31] >= 0x7f && key[1..31].iter().all(|&byte| byte == 0xff) && key[0] >= 0xed;
+        if key[31] > 0x7f || over {
+            return Err(PeerIdError::NotCanonical);
+        }
+        Ok(Self(key))
+    }
+
+    /// The name of a key that was computed by X25519 itself, whose results are always canonical.
+    pub(crate) const fn of_derived_key(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+
     /// The key's bytes, as they travel in handshakes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+
+    /// The first 8 characters of the text form, to be shown in logs.
+    pub fn short(&self) -> impl fmt::Display + use<> {
+        Text::<SHORT>(*self)
+    }
 }
+
+/// The first `N` characters of a peer's text form.
+struct Text<const N: usize>(PeerId);
+
+impl<const N: usize> fmt::Display for Text<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0; TEXT];
+        BASE32_NOPAD.encode_mut(&self.0.0, &mut text);
+        text.make_ascii_lowercase();
+        f.pad(std::str::from_utf8(&text[..N]).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl fmt::Display for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Text::<TEXT>(*self).fmt(f)
+    }
+}
+
+impl fmt::Debug for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PeerId({})", self.short())
+    }
+}
+
+impl FromStr for PeerId {
+    type Err = PeerIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let found = text.chars().enumerate().find(|(_, c)| !matches!(c, 'a'..='z' | '2'..='7'));
+        if let Some((at, character)) = found {
+            let position = at + 1;
+            return Err(PeerIdError::Character { character, position });
+        }
+        if text.len() != TEXT {
+            return Err(PeerIdError::Length(text.len()));
+        }
+        let mut key = [0; 32];
+        BASE32_NOPAD.decode_mut(text.to_ascii_uppercase().as_bytes(), &mut key).map_err(
+            |partial| match partial.error.kind {
+                DecodeKind::Trailing => PeerIdError::TrailingBits,
+                _ => PeerIdError::Length(text.len()),
+            },
+        )?;
+        Self::from_public_key(key)
+    }
+}
+
+/// Why something is not a [`PeerId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PeerIdError {
+    /// The text has another length.
+    #[error("a peer id has 52 characters, not {0}")]
+    Length(usize),
+    /// The text has a character that is not in its alphabet.
+    #[error("{character:?} at position {position} is not in a peer id's alphabet, a-z and 2-7")]
+    Character {
+        /// What was found.
+        character: char,
+        /// Where, counted in characters from 1.
+        position: usize,
+    },
+    /// The last character holds more than the last bit: the text is of no 32 bytes.
+    #[error("a peer id ends in a or q, since its last character holds one bit only")]
+    TrailingBits,
+    /// The key has another, shorter form (RFC 7748, section 5).
+    #[error("the key is not canonical: it must be less than 2^255 - 19")]
+    NotCanonical,
+}
+
+/// Implements serde for a type by its text form.
+#[cfg(feature = "serde")]
+macro_rules! serde_as_text {
+    ($name:ident, $expected:literal) => {
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+                struct Text;
+
+                impl serde::de::Visitor<'_> for Text {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str($expected)
+                    }
+
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$name, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+
+                input.deserialize_str(Text)
+            }
+        }
+    };
+}
+#[cfg(feature = "serde")]
+pub(crate) use serde_as_text;
+
+#[cfg(feature = "serde")]
+serde_as_text!(PeerId, "a peer id: 52 characters of a-z and 2-7");
 
 macro_rules! process_unique {
     ($(#[$doc:meta])* $name:ident) => {
@@ -75,4 +225,96 @@ pub enum Origin {
     Outbound,
     /// The peer dialled, and we accepted: we are the Noise responder.
     Inbound,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// p + `offset`, little-endian.
+    fn around_p(offset: i16) -> [u8; 32] {
+        let mut key = [0xff; 32];
+        key[0] = (0xed + offset) as u8;
+        key[31] = 0x7f;
+        key
+    }
+
+    #[test]
+    fn a_key_is_canonical_below_p_only() {
+        assert!(PeerId::from_public_key(around_p(-1)).is_ok());
+        for offset in 0..=18 {
+            let refused = PeerId::from_public_key(around_p(offset));
+            assert_eq!(refused, Err(PeerIdError::NotCanonical), "p + {offset}");
+        }
+        let mut high = [1; 32];
+        high[31] = 0x80;
+        assert_eq!(PeerId::from_public_key(high), Err(PeerIdError::NotCanonical));
+        for at in 1..31 {
+            let mut less = around_p(5);
+            less[at] = 0xfe;
+            assert!(PeerId::from_public_key(less).is_ok());
+        }
+    }
+
+    #[test]
+    fn errors_name_what_is_wrong() {
+        let good = PeerId::from_public_key([7; 32]).unwrap().to_string();
+        let parse = |text: &str| text.parse::<PeerId>().unwrap_err();
+        assert_eq!(parse(""), PeerIdError::Length(0));
+        assert_eq!(parse(&good[1..]), PeerIdError::Length(51));
+        assert_eq!(parse(&format!("{good}a")), PeerIdError::Length(53));
+        let at = |character, position| PeerIdError::Character { character, position };
+        assert_eq!(parse(&good.to_uppercase()), at('A', 1));
+        assert_eq!(parse(&good.replacen('q', "1", 1)), at('1', good.find('q').unwrap() + 1));
+        assert_eq!(parse("aé"), at('é', 2));
+        assert_eq!(parse(&format!("{}b", &good[..51])), PeerIdError::TrailingBits);
+        assert_eq!(parse(&("7".repeat(51) + "q")), PeerIdError::NotCanonical);
+    }
+
+    #[test]
+    fn the_short_form_is_the_start_of_the_long_one() {
+        let peer = PeerId::from_public_key([7; 32]).unwrap();
+        assert_eq!(peer.short().to_string(), peer.to_string()[..8]);
+        assert_eq!(format!("{peer:?}"), format!("PeerId({})", peer.short()));
+        assert_eq!(format!("{peer:>54}"), format!("  {peer}"));
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn serde_sees_the_text() {
+        let peer = PeerId::from_public_key([7; 32]).unwrap();
+        let json = serde_json::to_string(&peer).unwrap();
+        assert_eq!(json, format!("\"{peer}\""));
+        assert_eq!(serde_json::from_str::<PeerId>(&json).unwrap(), peer);
+        let error = serde_json::from_str::<PeerId>("\"abc\"").unwrap_err();
+        assert!(error.to_string().contains("52 characters, not 3"), "{error}");
+        let error = serde_json::from_str::<PeerId>("3").unwrap_err();
+        assert!(error.to_string().contains("a peer id"), "{error}");
+    }
+
+    #[test]
+    fn numbers_do_not_repeat() {
+        assert!(SessionId::next() < SessionId::next());
+        assert!(AttemptId::next() < AttemptId::next());
+    }
+
+    proptest! {
+        #[test]
+        fn text_and_bytes_go_round(mut key: [u8; 32]) {
+            key[31] &= 0x7f;
+            if let Ok(peer) = PeerId::from_public_key(key) {
+                prop_assert_eq!(peer.to_string().len(), TEXT);
+                prop_assert_eq!(peer.to_string().parse(), Ok(peer));
+                prop_assert_eq!(peer.as_bytes(), &key);
+            }
+        }
+
+        #[test]
+        fn whatever_parses_is_written_the_same(text in "[a-z2-7]{51}[aq]|.{0,60}") {
+            if let Ok(peer) = text.parse::<PeerId>() {
+                prop_assert_eq!(peer.to_string(), text);
+            }
+        }
+    }
 }
