@@ -255,6 +255,14 @@ impl<D: Clone, S> Slot<D, S> {
         }
     }
 
+    /// The session's handle, to be changed in place.
+    pub(crate) fn session_mut(&mut self) -> Option<&mut S> {
+        match &mut self.state {
+            State::Ready(r) => Some(&mut r.session),
+            _ => None,
+        }
+    }
+
     /// The number of superseded dials whose verdicts are awaited.
     pub(crate) fn superseded(&self) -> usize {
         self.superseded.len()

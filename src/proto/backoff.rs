@@ -1,0 +1,388 @@
+//! What is remembered of peers that could not be dialled.
+//!
+//! Owns the rule when a peer may be dialled again, in a table of fixed size. It must not grow with the
+//! number of peers that failed, and must not know time or chance except as it is told. A success or an
+//! inbound session ends what it remembers; a refusal by the application ends by time alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::id::PeerId;
+
+/// Addresses remembered per peer. A router publishes a handful; with more tried than this, none counts
+/// as new any more, so that a list of dead addresses cannot keep us dialling.
+const MOST_TRIED: usize = 16;
+
+/// How a dial failed, as far as the next one depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// No session could be had: connect, handshake or verdict failed or timed out. Exponential.
+    Unreachable,
+    /// The peer is full or draining, and may have said for how long.
+    Busy {
+        /// What it asked for; without it the wait is exponential.
+        retry_after: Option<Duration>,
+    },
+    /// A policy said no, the peer's or ours, or somebody else answered: it will not change by itself.
+    Refused,
+}
+
+/// Bounds of the waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// The longest wait after one failure.
+    pub(crate) first: Duration,
+    /// The longest wait after many.
+    pub(crate) most: Duration,
+    /// The longest wait that a peer may ask for, and the wait after a refusal.
+    pub(crate) refuse_most: Duration,
+    /// Peers that are remembered.
+    pub(crate) capacity: usize,
+}
+
+/// A peer's standing.
+struct Entry<E> {
+    until: Instant,
+    /// Failures in a row; the wait doubles with each.
+    failures: u32,
+    /// Whether the application refuses the peer, whatever its address.
+    by_application: bool,
+    tried: Tried,
+    error: E,
+}
+
+/// Peers that failed of late, and what each failed with.
+///
+/// A peer takes one entry of about 130 bytes and its error, and 48 bytes in the order of times. When
+/// the table is full, the entry that ends first makes room.
+pub(crate) struct BackoffTable<E> {
+    bounds: Bounds,
+    entries: BTreeMap<PeerId, Entry<E>>,
+    by_time: BTreeSet<(Instant, PeerId)>,
+}
+
+impl<E> BackoffTable<E> {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self { bounds, entries: BTreeMap::new(), by_time: BTreeSet::new() }
+    }
+
+    /// A dial failed; returns when the next one is due.
+    ///
+    /// `tried` are hashes of the addresses that were tried; a hash that strangers cannot predict keeps
+    /// them from making two addresses look like one. `random` is drawn evenly from all 64-bit numbers.
+    pub(crate) fn failed(
+        &mut self,
+        peer: PeerId,
+        outcome: Outcome,
+        error: E,
+        tried: &[u64],
+        now: Instant,
+        random: u64,
+    ) -> Instant {
+        self.forget_the_old(now);
+        let known = self.take(&peer);
+        let failures = known.as_ref().map_or(0, |entry| entry.failures).saturating_add(1);
+        let wait = match outcome {
+            Outcome::Unreachable | Outcome::Busy { retry_after: None } => {
+                self.exponential(failures, random)
+            }
+            Outcome::Busy { retry_after: Some(asked) } => asked.min(self.bounds.refuse_most),
+            Outcome::Refused => self.bounds.refuse_most,
+        };
+        // A failure at a new address does not shorten what was decided for the old ones.
+        let until = known.as_ref().map_or(now, |entry| entry.until).max(now + wait);
+        let (by_application, mut all_tried) =
+            known.map_or((false, Tried::default()), |entry| (entry.by_application, entry.tried));
+        for address in tried {
+            all_tried.add(*address);
+        }
+        self.put(peer, Entry { until, failures, by_application, tried: all_tried, error });
+        until
+    }
+
+    /// The application wants no session to this peer until then, at whatever address.
+    pub(crate) fn refuse(&mut self, peer: PeerId, until: Instant, error: E, now: Instant) {
+        self.forget_the_old(now);
+        let known = self.take(&peer);
+        let (failures, tried) =
+            known.map_or((0, Tried::default()), |entry| (entry.failures, entry.tried));
+        self.put(peer, Entry { until, failures, by_application: true, tried, error });
+    }
+
+    /// Until when a call for this peer fails at once, and with what. `None`: it may be dialled, because
+    /// the wait is over or one of `addresses` (hashes) has not been tried.
+    pub(crate) fn check(
+        &self,
+        peer: &PeerId,
+        addresses: &[u64],
+        now: Instant,
+    ) -> Option<(Instant, &E)> {
+        let entry = self.entries.get(peer).filter(|entry| entry.until > now)?;
+        let new = addresses.iter().any(|address| !entry.tried.has(*address));
+        if new && !entry.by_application {
+            return None;
+        }
+        Some((entry.until, &entry.error))
+    }
+
+    /// Until when the application refuses this peer, inbound sessions included.
+    pub(crate) fn refused_by_application(&self, peer: &PeerId, now: Instant) -> Option<Instant> {
+        self.entries
+            .get(peer)
+            .filter(|entry| entry.by_application && entry.until > now)
+            .map(|entry| entry.until)
+    }
+
+    /// A session to this peer exists: its failures are forgotten. What the application refused stays
+    /// refused until its time.
+    pub(crate) fn clear(&mut self, peer: &PeerId) {
+        if let Some(mut entry) = self.take(peer)
+            && entry.by_application
+        {
+            entry.failures = 0;
+            self.put(*peer, entry);
+        }
+    }
+
+    /// Evenly from half of `first` to the bound of this many failures.
+    ///
+    /// The bound doubles with each failure. The draw goes over the whole range ("full jitter"), so that
+    /// peers which failed together do not come back together; it does not begin at zero, so that no
+    /// failure is repeated at once.
+    fn exponential(&self, failures: u32, random: u64) -> Duration {
+        let doublings = failures.saturating_sub(1).min(31);
+        let ceiling = self.bounds.first.saturating_mul(1 << doublings).min(self.bounds.most);
+        let floor = (self.bounds.first / 2).min(ceiling);
+        // The settings bound a wait to a month: its nanoseconds fit 64 bits, and the product 128.
+        let range = (ceiling - floor).as_nanos();
+        let drawn = (range * u128::from(random)) >> 64;
+        floor + Duration::from_nanos(u64::try_from(drawn).unwrap_or(u64::MAX))
+    }
+
+    /// Failures in a row are in a row no more once the longest wait has passed after the last.
+    fn forget_the_old(&mut self, now: Instant) {
+        while let Some((until, peer)) = self.by_time.first().copied() {
+            if until + self.bounds.most > now {
+                break;
+            }
+            self.take(&peer);
+        }
+    }
+
+    fn take(&mut self, peer: &PeerId) -> Option<Entry<E>> {
+        let entry = self.entries.remove(peer)?;
+        self.by_time.remove(&(entry.until, *peer));
+        Some(entry)
+    }
+
+    fn put(&mut self, peer: PeerId, entry: Entry<E>) {
+        if self.entries.len() >= self.bounds.capacity.max(1)
+            && let Some((_, first)) = self.by_time.pop_first()
+        {
+            self.entries.remove(&first);
+        }
+        self.by_time.insert((entry.until, peer));
+        self.entries.insert(peer, entry);
+    }
+
+    /// Peers remembered.
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        assert_eq!(self.entries.len(), self.by_time.len());
+        self.entries.len()
+    }
+}
+
+/// A small set of address hashes. Half of each hash is kept: that two addresses of one peer share it
+/// by accident has a chance of one in four thousand million, and then costs one wait.
+#[derive(Clone, Copy, Default)]
+struct Tried {
+    hashes: [u32; MOST_TRIED],
+    len: u8,
+    /// More were tried than fit: everything counts as tried.
+    overflowed: bool,
+}
+
+impl Tried {
+    fn add(&mut self, address: u64) {
+        if self.has(address) {
+            return;
+        }
+        match self.hashes.get_mut(usize::from(self.len)) {
+            Some(free) => {
+                *free = half(address);
+                self.len += 1;
+            }
+            None => self.overflowed = true,
+        }
+    }
+
+    fn has(&self, address: u64) -> bool {
+        self.overflowed || self.hashes[..usize::from(self.len)].contains(&half(address))
+    }
+}
+
+/// The upper half of a hash.
+const fn half(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn bounds(capacity: usize) -> Bounds {
+        Bounds { first: SECOND, most: 300 * SECOND, refuse_most: 600 * SECOND, capacity }
+    }
+
+    fn peer(n: u8) -> PeerId {
+        PeerId::from_public_key([n; 32]).unwrap()
+    }
+
+    fn hash(n: u32) -> u64 {
+        u64::from(n) << 32
+    }
+
+    #[test]
+    fn a_call_within_the_wait_fails_with_the_same_error_and_says_until_when() {
+        let mut table = BackoffTable::new(bounds(9));
+        let now = Instant::now();
+        assert_eq!(table.check(&peer(1), &[hash(1)], now), None);
+        let until = table.failed(peer(1), Outcome::Unreachable, "gone", &[hash(1)], now, 7);
+        assert!(until > now);
+        assert_eq!(table.check(&peer(1), &[hash(1)], now), Some((until, &"gone")));
+        assert_eq!(table.check(&peer(1), &[], now), Some((until, &"gone")));
+        assert_eq!(table.check(&peer(2), &[hash(1)], now), None, "another peer");
+        assert_eq!(table.check(&peer(1), &[hash(1)], until), None, "the wait is over");
+    }
+
+    #[test]
+    fn an_address_that_was_not_tried_is_let_through_once() {
+        let mut table = BackoffTable::new(bounds(9));
+        let now = Instant::now();
+        let first = table.failed(peer(1), Outcome::Refused, (), &[hash(1)], now, 0);
+        assert_eq!(first, now + 600 * SECOND);
+        assert!(table.check(&peer(1), &[hash(1), hash(2)], now).is_none());
+        let second = table.failed(peer(1), Outcome::Unreachable, (), &[hash(2)], now, 0);
+        assert_eq!(second, first, "the longer wait stays");
+        assert!(table.check(&peer(1), &[hash(2), hash(1)], now).is_some());
+    }
+
+    #[test]
+    fn too_many_addresses_count_as_tried_all() {
+        let mut table = BackoffTable::new(bounds(9));
+        let now = Instant::now();
+        let many: Vec<u64> = (0..=u32::try_from(MOST_TRIED).unwrap()).map(hash).collect();
+        table.failed(peer(1), Outcome::Unreachable, (), &many, now, 0);
+        assert!(table.check(&peer(1), &[hash(999)], now).is_some());
+    }
+
+    #[test]
+    fn waits_double_up_to_the_bound_and_a_success_ends_them() {
+        let mut table = BackoffTable::new(bounds(9));
+        let mut now = Instant::now();
+        let mut ceilings = Vec::new();
+        for _ in 0..12 {
+            let until = table.failed(peer(1), Outcome::Unreachable, (), &[], now, u64::MAX);
+            ceilings.push((until - now).as_secs_f64().round() as u64);
+            now = until;
+        }
+        assert_eq!(ceilings, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
+        table.clear(&peer(1));
+        assert_eq!(table.len(), 0);
+        let until = table.failed(peer(1), Outcome::Unreachable, (), &[], now, u64::MAX);
+        assert!(until <= now + SECOND);
+    }
+
+    #[test]
+    fn a_long_pause_ends_the_row_of_failures() {
+        let mut table = BackoffTable::new(bounds(9));
+        let now = Instant::now();
+        for _ in 0..5 {
+            table.failed(peer(1), Outcome::Unreachable, (), &[], now, u64::MAX);
+        }
+        let later = now + 3600 * SECOND;
+        let until = table.failed(peer(1), Outcome::Unreachable, (), &[], later, u64::MAX);
+        assert!(until <= later + SECOND);
+    }
+
+    #[test]
+    fn a_busy_peer_is_believed_within_bounds() {
+        let mut table = BackoffTable::new(bounds(9));
+        let now = Instant::now();
+        let mut busy = |n, retry_after| {
+            table.failed(peer(n), Outcome::Busy { retry_after }, (), &[], now, u64::MAX) - now
+        };
+        assert_eq!(busy(1, Some(30 * SECOND)), 30 * SECOND);
+        assert_eq!(busy(2, Some(Duration::MAX)), 600 * SECOND);
+        assert!(busy(3, None) <= SECOND);
+    }
+
+    #[test]
+    fn a_refusal_by_the_application_holds_against_new_addresses_and_success() {
+        let mut table = BackoffTable::new(bounds(9));
+        let now = Instant::now();
+        let until = now + 60 * SECOND;
+        table.refuse(peer(1), until, "unwanted", now);
+        assert_eq!(table.check(&peer(1), &[hash(5)], now), Some((until, &"unwanted")));
+        table.clear(&peer(1));
+        assert_eq!(table.refused_by_application(&peer(1), now), Some(until));
+        assert_eq!(table.refused_by_application(&peer(1), until), None);
+        assert_eq!(table.check(&peer(1), &[], until), None);
+    }
+
+    #[test]
+    fn a_full_table_drops_the_entry_that_ends_first() {
+        let mut table = BackoffTable::new(bounds(2));
+        let now = Instant::now();
+        table.failed(peer(1), Outcome::Refused, (), &[], now, 0);
+        table.failed(peer(2), Outcome::Unreachable, (), &[], now, 0);
+        table.failed(peer(3), Outcome::Unreachable, (), &[], now, 0);
+        assert_eq!(table.len(), 2);
+        assert!(table.check(&peer(1), &[], now).is_some());
+        assert!(table.check(&peer(2), &[], now).is_none());
+        assert!(table.check(&peer(3), &[], now).is_some(), "the newcomer always has its place");
+    }
+
+    proptest! {
+        #[test]
+        fn every_wait_is_within_its_bounds(failures in 1_u32..100, random: u64) {
+            let table: BackoffTable<()> = BackoffTable::new(bounds(1));
+            let wait = table.exponential(failures, random);
+            prop_assert!(wait >= SECOND / 2);
+            let ceiling = 300.min(1_u64 << failures.saturating_sub(1).min(31));
+            prop_assert!(wait <= Duration::from_secs(ceiling));
+        }
+
+        #[test]
+        fn the_table_keeps_its_size_and_no_entry_outlives_its_bound(
+            capacity in 1_usize..6,
+            steps in prop::collection::vec((0_u8..12, 0_u8..5, 0_u64..400, any::<u64>()), 0..150),
+        ) {
+            let mut table = BackoffTable::new(bounds(capacity));
+            let mut now = Instant::now();
+            for (n, step, wait, random) in steps {
+                now += Duration::from_secs(wait);
+                let peer = peer(n);
+                let retry_after = Some(Duration::from_millis(random >> 20));
+                match step {
+                    0 => { table.failed(peer, Outcome::Unreachable, (), &[random], now, random); }
+                    1 => { table.failed(peer, Outcome::Busy { retry_after }, (), &[], now, random); }
+                    2 => { table.failed(peer, Outcome::Refused, (), &[], now, random); }
+                    3 => table.refuse(peer, now + 600 * SECOND, (), now),
+                    _ => table.clear(&peer),
+                }
+                prop_assert!(table.len() <= capacity);
+                for n in 0..12 {
+                    let peer = PeerId::from_public_key([n; 32]).unwrap();
+                    if let Some((until, ())) = table.check(&peer, &[], now) {
+                        prop_assert!(until > now && until <= now + 600 * SECOND);
+                    }
+                }
+            }
+        }
+    }
+}
