@@ -1,0 +1,390 @@
+//! The driver: the one future that owns a session's socket and keys.
+//!
+//! Owns the stream, the protocol state, and every buffer of the session. It is what makes a send safe
+//! to cancel: once sealed, a frame is written whole or the session dies. Each poll looks at, in this
+//! order, orders from other tasks, what can be read, what can be written, and what is due; it does a
+//! bounded amount of each. It must end its session exactly once, however it goes: by its own
+//! decision, by a panic, or dropped with its runtime.
+
+mod drain;
+mod read;
+mod timers;
+mod write;
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, Sleep};
+use tracing::Span;
+
+use crate::error::{CloseReason, PingError, SendErrorKind};
+use crate::proto::record::Verdict;
+use crate::proto::session::SessionCore;
+use crate::snapshot::SessionReport;
+use crate::transport::{BoxFuture, BoxedStream};
+
+use super::control::{LEASES, ORDERS, PROBE, ROOM};
+use super::inbox::Urgency;
+use super::queue::{Credit, LARGE_IDLE, Queued};
+use super::{Host, Session};
+
+/// See the module.
+pub(super) struct Driver {
+    session: Arc<Session>,
+    host: Arc<dyn Host>,
+    stream: BoxedStream,
+    core: SessionCore,
+    span: Span,
+    /// One for all deadlines; made at the first poll.
+    timer: Option<Pin<Box<Sleep>>>,
+
+    /// Received bytes that are not opened: the beginning of a frame, or while paused some frames.
+    held: Vec<u8>,
+    /// Messages that found no room.
+    pending: VecDeque<Bytes>,
+    /// Since when the socket is not read for lack of room, and when the next keep-alive is due.
+    paused: Option<Paused>,
+    /// There may be whole frames in `held`.
+    unopened: bool,
+    /// What the peer said among its messages, until they are handed over.
+    pong: Option<Duration>,
+    kept_alive: bool,
+    peer_drained: bool,
+    end_of_stream: bool,
+    /// The confirmation in the peer's goodbye.
+    delivered: Option<u64>,
+
+    /// Accepted messages that were taken out of the queue.
+    taken: VecDeque<Queued>,
+    /// What the last message taken had cost, while it is not sealed whole.
+    current: Option<Credit>,
+    /// Messages given to the core since the session began.
+    begun: u64,
+    out: Vec<u8>,
+    written: usize,
+    /// What becomes free and done when `out` is written.
+    batch: Batch,
+    unflushed: bool,
+    /// Since when a write makes no progress.
+    blocked_since: Option<Instant>,
+    half_closed: bool,
+
+    last_heard: Instant,
+    /// When the peer last said that it is alive but does not read.
+    keep_alive_heard: Option<Instant>,
+    pings: u64,
+    probe: Option<Probe>,
+    retire_deadline: Option<Instant>,
+    drain: Option<Drain>,
+
+    polling: bool,
+    finished: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Paused {
+    keep_alive_at: Instant,
+}
+
+/// What a batch that is being written will have done.
+#[derive(Clone, Copy, Debug, Default)]
+struct Batch {
+    credit: Credit,
+    messages: u64,
+    expired: u64,
+}
+
+/// A probe under way.
+enum Probe {
+    /// The ping is out.
+    Ping { since: Instant },
+    /// The peer has answered; the application's own check runs.
+    Check { check: BoxFuture<'static, bool>, rtt: Duration, deadline: Instant },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Drain {
+    deadline: Instant,
+    /// Ours; none when the peer began.
+    why: Option<CloseReason>,
+    /// What the peer's goodbye said.
+    peers_reason: Option<crate::error::GoodbyeReason>,
+}
+
+/// Rounds of reading and writing in one poll, before other tasks have their turn.
+const ROUNDS: usize = 4;
+
+impl Driver {
+    pub(super) fn new(
+        session: Arc<Session>,
+        stream: BoxedStream,
+        mut core: SessionCore,
+        leftover: Vec<u8>,
+        host: Arc<dyn Host>,
+        first: Option<Verdict>,
+    ) -> Self {
+        let span = tracing::info_span!(
+            "session",
+            peer = ?session.peer(),
+            session = %session.id(),
+            origin = ?session.origin(),
+        );
+        if let Some(verdict) = first {
+            core.verdict(verdict);
+        }
+        Self {
+            host,
+            stream,
+            core,
+            span,
+            timer: None,
+            held: leftover,
+            pending: VecDeque::new(),
+            paused: None,
+            unopened: true,
+            pong: None,
+            kept_alive: false,
+            peer_drained: false,
+            end_of_stream: false,
+            delivered: None,
+            taken: VecDeque::new(),
+            current: None,
+            begun: 0,
+            out: Vec::new(),
+            written: 0,
+            batch: Batch::default(),
+            unflushed: false,
+            blocked_since: None,
+            half_closed: false,
+            last_heard: Instant::now(),
+            keep_alive_heard: None,
+            pings: 0,
+            probe: None,
+            retire_deadline: None,
+            drain: None,
+            polling: false,
+            finished: false,
+            session,
+        }
+    }
+
+    /// One turn of everything. `Err` says why the session ends.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
+        let flags = self.session.control.take(cx.waker());
+        let now = Instant::now();
+        if flags != 0 {
+            self.control(flags, now)?;
+        }
+        let mut more = true;
+        for _ in 0..ROUNDS {
+            let read = self.read_once(cx, now)?;
+            self.say_goodbye_when_due();
+            let wrote = self.write_once(cx, now)?;
+            self.end_when_parted()?;
+            // Nothing is left to do but wait: for the socket, for room, or for a message.
+            more = read || wrote || (self.wants_messages() && !self.session.queue.sleep());
+            if !more {
+                break;
+            }
+        }
+        self.poll_check(cx, now)?;
+        self.poll_timers(cx, now)?;
+        if more {
+            cx.waker().wake_by_ref();
+        } else {
+            self.give_up_memory();
+        }
+        Ok(())
+    }
+
+    /// Looks at what other tasks have ordered.
+    fn control(&mut self, flags: u32, now: Instant) -> Result<(), CloseReason> {
+        if flags & ROOM != 0 {
+            self.resume(now);
+        }
+        if flags & (ORDERS | LEASES) != 0 {
+            let orders = *self.session.lock_orders();
+            if let Some(why) = orders.close {
+                return Err(why);
+            }
+            if let Some(why) = orders.drain {
+                self.begin_drain(Some(why), now);
+            } else if let Some(why) = orders.retire {
+                let timeout = self.session.shared.settings.retire_timeout;
+                self.retire_deadline.get_or_insert(now + timeout);
+                if self.session.live_cores.load(Ordering::Acquire) == 0 {
+                    self.begin_drain(Some(why), now);
+                }
+            }
+        }
+        if flags & PROBE != 0 {
+            self.begin_probe(now);
+        }
+        Ok(())
+    }
+
+    /// Tells the pool to stop handing the session out, and then stops it here.
+    fn retire(&mut self, why: CloseReason) {
+        self.host.retired(&self.session, why);
+        self.session.retire(why);
+    }
+
+    fn begin_probe(&mut self, now: Instant) {
+        if self.probe.is_some() {
+            return;
+        }
+        if !self.core.is_open() {
+            let why = self.session.retired().unwrap_or(CloseReason::PoolClosed);
+            self.session.probes.resolve(Err(PingError::Closed(why)));
+            return;
+        }
+        self.ping(now);
+        self.probe = Some(Probe::Ping { since: now });
+    }
+
+    fn ping(&mut self, now: Instant) {
+        self.pings += 1;
+        self.core.ping(self.pings, now.into_std());
+    }
+
+    /// The peer has answered, or is alive beyond doubt.
+    fn probe_answered(&mut self, rtt: Duration, now: Instant) {
+        let Some(Probe::Ping { .. }) = self.probe else {
+            return;
+        };
+        self.probe = match self.host.health_check(&self.session) {
+            Some(check) => Some(Probe::Check {
+                check,
+                rtt,
+                deadline: now + self.session.shared.settings.ping_timeout,
+            }),
+            None => {
+                self.session.probes.resolve(Ok(rtt));
+                None
+            }
+        };
+    }
+
+    fn poll_check(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), CloseReason> {
+        let Some(Probe::Check { check, rtt, deadline }) = &mut self.probe else {
+            return Ok(());
+        };
+        let healthy = match check.as_mut().poll(cx) {
+            Poll::Ready(healthy) => healthy,
+            Poll::Pending if now < *deadline => return Ok(()),
+            Poll::Pending => false,
+        };
+        let outcome = if healthy { Ok(*rtt) } else { Err(CloseReason::Unhealthy) };
+        self.probe = None;
+        match outcome {
+            Ok(rtt) => {
+                self.session.probes.resolve(Ok(rtt));
+                Ok(())
+            }
+            Err(why) => Err(self.probe_failed(why, PingError::Closed(why))),
+        }
+    }
+
+    /// A failed probe ends the session; the pool is told first, so that the next call dials.
+    fn probe_failed(&mut self, why: CloseReason, error: PingError) -> CloseReason {
+        self.host.retired(&self.session, why);
+        self.session.queue.refuse(SendErrorKind::Closed(why));
+        self.session.probes.resolve(Err(error));
+        why
+    }
+
+    /// An idle session keeps no memory that only traffic needs.
+    fn give_up_memory(&mut self) {
+        if self.taken.is_empty() && self.taken.capacity() > LARGE_IDLE {
+            self.taken = VecDeque::new();
+        }
+        if self.pending.is_empty() && self.pending.capacity() > LARGE_IDLE {
+            self.pending = VecDeque::new();
+        }
+    }
+
+    /// Ends the session: exactly once, and last of all.
+    fn end(&mut self, reason: CloseReason) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        let session = Arc::clone(&self.session);
+        if reason != CloseReason::Internal {
+            self.deliver_rest();
+        }
+        session.shared.inbox.note_discarded(self.pending.len());
+        self.pending.clear();
+
+        // Nothing is accepted from here on, so the report is final.
+        session.queue.refuse(SendErrorKind::Closed(reason));
+        let accepted = session.queue.held().accepted;
+        self.taken.clear();
+        session.queue.clear(&session.shared.budget);
+        let expired = session.meters.expired() + self.batch.expired;
+        let delivered = self.delivered.unwrap_or(0);
+        let report = SessionReport {
+            accepted,
+            delivered,
+            unknown: accepted.saturating_sub(expired).saturating_sub(delivered),
+            expired,
+            received: self.core.received(),
+        };
+        session.lock_orders().retire.get_or_insert(reason);
+        // First the fact, then the pool's map, and only then those who wait and will look there.
+        let _ = session.report.set(report);
+        let _ = session.ended.set(reason);
+        session.marks.fetch_or(super::RETIRED, Ordering::AcqRel);
+        let host = &self.host;
+        if catch_unwind(AssertUnwindSafe(|| host.ended(&session, reason, report))).is_err() {
+            tracing::error!("the pool panicked while it was told of a session's end");
+        }
+        session.shared.inbox.leave(&session.gate);
+        session.holder.end();
+        session.probes.end(reason);
+        session.stop_handing_out(super::RETIRED);
+        session.flushed.notify_waiters();
+    }
+
+    /// Hands over what has come in, as far as the second bound allows.
+    fn deliver_rest(&mut self) {
+        loop {
+            self.session.deliver(&mut self.pending, Urgency::Ending);
+            if !self.pending.is_empty() || !self.next_messages() {
+                return;
+            }
+        }
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let span = this.span.clone();
+        let _entered = span.enter();
+        // Left standing by a panic, and then seen by `drop`.
+        this.polling = true;
+        let turn = this.turn(cx);
+        this.polling = false;
+        match turn {
+            Ok(()) => Poll::Pending,
+            Err(reason) => {
+                this.end(reason);
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.end(if self.polling { CloseReason::Internal } else { CloseReason::PoolClosed });
+    }
+}

@@ -1,0 +1,216 @@
+//! The driver's reading half: bytes to frames to messages, and no further than there is room.
+//!
+//! Owns the bytes between the socket and the core. A large buffer is held only within a call; what
+//! is left of a frame stays in memory of its own size. It must never read while messages wait.
+
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::time::Instant;
+
+use crate::error::CloseReason;
+use crate::proto::frame::{self, Split};
+use crate::proto::session::Event;
+
+use super::super::NEEDS_PROBE;
+use super::super::inbox::Urgency;
+use super::{Driver, Paused};
+
+/// Messages that are handed over at once; few enough that a frame of empty ones costs little.
+const HAND_OVER: usize = 64;
+
+impl Driver {
+    /// Reads once and handles all that came. Whether there may be more.
+    pub(super) fn read_once(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Result<bool, CloseReason> {
+        if std::mem::take(&mut self.unopened) {
+            self.open_frames(&[], now)?;
+        }
+        if self.paused.is_some() || self.end_of_stream {
+            return Ok(false);
+        }
+        let shared = std::sync::Arc::clone(&self.session.shared);
+        let mut buffer = shared.stock.take_read();
+        let mut read = ReadBuf::new(&mut buffer);
+        let outcome = match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(())) if read.filled().is_empty() => self.stream_ended().map(|()| false),
+            Poll::Ready(Ok(())) => {
+                let fresh = read.filled();
+                self.session.meters.read_bytes(fresh.len());
+                self.open_frames(fresh, now).map(|()| true)
+            }
+            // After its goodbye a peer has nothing more to say; how its stream ends is no matter.
+            Poll::Ready(Err(_)) if self.core.finished_reading() => {
+                self.end_of_stream = true;
+                Ok(false)
+            }
+            Poll::Ready(Err(error)) => Err(CloseReason::Io(error.kind().into())),
+        };
+        shared.stock.give_read(buffer);
+        outcome
+    }
+
+    fn stream_ended(&mut self) -> Result<(), CloseReason> {
+        self.core.end_of_stream(!self.held.is_empty())?;
+        self.end_of_stream = true;
+        Ok(())
+    }
+
+    /// Opens what is held and then `fresh`, frame by frame, until one is incomplete or there is no
+    /// room. What is not opened is held.
+    fn open_frames(&mut self, fresh: &[u8], now: Instant) -> Result<(), CloseReason> {
+        let mut fresh = fresh;
+        let mut opened = 0;
+        while self.paused.is_none() {
+            if opened < self.held.len() {
+                match frame::split(&self.held[opened..]).map_err(CloseReason::Protocol)? {
+                    Split::Whole { body, rest } => {
+                        let end = self.held.len() - rest.len();
+                        self.core.open(body, now.into_std()).map_err(CloseReason::Protocol)?;
+                        opened = end;
+                        self.heard(now);
+                    }
+                    Split::Partial { .. } if fresh.is_empty() => break,
+                    Split::Partial { missing } => {
+                        let (more, rest) = fresh.split_at(missing.min(fresh.len()));
+                        self.held.drain(..opened);
+                        opened = 0;
+                        self.held.extend_from_slice(more);
+                        fresh = rest;
+                    }
+                }
+            } else {
+                match frame::split(fresh).map_err(CloseReason::Protocol)? {
+                    Split::Whole { body, rest } => {
+                        self.core.open(body, now.into_std()).map_err(CloseReason::Protocol)?;
+                        fresh = rest;
+                        self.heard(now);
+                    }
+                    Split::Partial { .. } => break,
+                }
+            }
+        }
+        if opened == self.held.len() {
+            self.held = fresh.to_vec();
+        } else {
+            self.held.drain(..opened);
+            self.held.extend_from_slice(fresh);
+        }
+        Ok(())
+    }
+
+    /// A frame has come and was opened.
+    fn heard(&mut self, now: Instant) {
+        self.last_heard = now;
+        let marks = &self.session.marks;
+        if marks.load(Ordering::Relaxed) & NEEDS_PROBE != 0 {
+            marks.fetch_and(!NEEDS_PROBE, Ordering::Relaxed);
+        }
+        self.hand_over(now);
+    }
+
+    /// Hands messages over until there are none, or no room.
+    fn hand_over(&mut self, now: Instant) {
+        let received = self.core.received();
+        loop {
+            if !self.pending.is_empty() {
+                let urgency = match self.drain {
+                    Some(_) => Urgency::Ending,
+                    None => Urgency::Usual,
+                };
+                self.session.deliver(&mut self.pending, urgency);
+            }
+            if !self.pending.is_empty() {
+                self.pause(now);
+                break;
+            }
+            if !self.next_messages() {
+                break;
+            }
+        }
+        if self.core.received() > received {
+            let session = &self.session;
+            session.meters.received(self.core.received());
+            session.meters.data(session.shared.millis(now));
+        }
+        if std::mem::take(&mut self.kept_alive) {
+            self.keep_alive_heard = Some(now);
+        }
+        if let Some(rtt) = self.pong.take() {
+            let session = &self.session;
+            let srtt = self.core.srtt().unwrap_or(rtt);
+            session.meters.pong(srtt, session.shared.millis(now));
+            self.probe_answered(rtt, now);
+        }
+        if self.peer_drained {
+            self.begin_drain(None, now);
+        }
+    }
+
+    /// Takes the next messages out of the core, and notes what else the peer said meanwhile. False
+    /// when there is nothing more to hand over.
+    pub(super) fn next_messages(&mut self) -> bool {
+        while self.pending.len() < HAND_OVER {
+            match self.core.poll_event() {
+                None => break,
+                Some(Event::Message(message)) => {
+                    tracing::trace!(len = message.len(), "message received");
+                    self.pending.push_back(message);
+                }
+                Some(Event::Pong { rtt }) => self.pong = Some(rtt),
+                Some(Event::KeepAlive) => self.kept_alive = true,
+                Some(Event::Drain) => self.peer_drained = true,
+                Some(Event::Goodbye { reason, received }) => {
+                    self.delivered = Some(received);
+                    if let Some(drain) = &mut self.drain {
+                        drain.peers_reason = Some(reason);
+                    }
+                }
+                // The handshake has seen the verdict; the core lets no second one pass.
+                Some(Event::Verdict(_)) => {}
+            }
+        }
+        !self.pending.is_empty()
+    }
+
+    /// No room: the socket is not read until there is.
+    fn pause(&mut self, now: Instant) {
+        let every = self.keep_alive_every();
+        self.paused.get_or_insert_with(|| {
+            tracing::trace!("paused");
+            Paused { keep_alive_at: now + every }
+        });
+    }
+
+    /// There may be room again.
+    pub(super) fn resume(&mut self, now: Instant) {
+        let Some(paused) = self.paused.take() else {
+            return;
+        };
+        self.hand_over(now);
+        if let Some(again) = &mut self.paused {
+            // Little room does not put the next keep-alive off.
+            *again = paused;
+            return;
+        }
+        tracing::trace!("resumed");
+        self.unopened = true;
+        // While we did not read, the peer's silence and its full pipe said nothing.
+        self.last_heard = now;
+        if self.blocked_since.is_some() {
+            self.blocked_since = Some(now);
+        }
+    }
+
+    /// While paused: three in a peer's `keepalive`, so that one may come late.
+    pub(super) fn keep_alive_every(&self) -> Duration {
+        self.session.shared.settings.keepalive / 3
+    }
+}

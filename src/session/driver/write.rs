@@ -1,0 +1,220 @@
+//! The driver's writing half: all that has queued up goes out as one write.
+//!
+//! Owns the sealed bytes that are under way, and what their messages had cost until they are written.
+//! Nothing waits in order to be coalesced. It must never seal while sealed bytes wait, so that control
+//! records are not delayed by more than one batch.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use tokio::time::Instant;
+
+use crate::error::{CloseReason, ErrorKind};
+use crate::proto::batch::MessageSource;
+
+use super::super::queue::{Credit, Queue, Queued};
+use super::{Batch, Driver};
+
+/// Bytes of ciphertext after which a batch is closed: enough that the system call no longer shows,
+/// little enough that a control record is not kept waiting.
+const BATCH: usize = 256 * 1024;
+
+/// Bytes that a blocked write may waste in a buffer too large for it.
+const SLACK: usize = 4 * 1024;
+
+impl Driver {
+    /// Writes what is sealed, or seals what waits and writes that; then flushes, and half-closes after
+    /// our last record. Whether it got through and there may be more.
+    pub(super) fn write_once(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Result<bool, CloseReason> {
+        if self.half_closed {
+            return Ok(false);
+        }
+        if self.out.is_empty() && !self.unflushed {
+            self.seal(now)?;
+        }
+        match self.poll_out(cx, now) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(wrote)) => Ok(wrote),
+            // The peer has said all and heard all that matters to it.
+            Poll::Ready(Err(_)) if self.core.finished_reading() => {
+                self.half_closed = true;
+                Ok(false)
+            }
+            Poll::Ready(Err(kind)) => Err(CloseReason::Io(kind)),
+        }
+    }
+
+    fn poll_out(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Result<bool, ErrorKind>> {
+        let mut wrote = false;
+        while self.written < self.out.len() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.out[self.written..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(ErrorKind::Other)),
+                Poll::Ready(Ok(count)) => {
+                    self.written += count;
+                    self.session.meters.wrote_bytes(count);
+                    self.blocked_since = None;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.kind().into())),
+                Poll::Pending => {
+                    self.blocked_since.get_or_insert(now);
+                    self.slim();
+                    return Poll::Pending;
+                }
+            }
+        }
+        if !self.out.is_empty() {
+            self.give_out_back();
+            self.unflushed = true;
+            wrote = true;
+        }
+        if self.unflushed {
+            match Pin::new(&mut self.stream).poll_flush(cx) {
+                Poll::Ready(Ok(())) => {
+                    self.unflushed = false;
+                    self.blocked_since = None;
+                    self.batch_done();
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.kind().into())),
+                Poll::Pending => {
+                    self.blocked_since.get_or_insert(now);
+                    return Poll::Pending;
+                }
+            }
+        }
+        if self.core.finished_writing() {
+            match Pin::new(&mut self.stream).poll_shutdown(cx) {
+                Poll::Ready(Ok(())) => self.half_closed = true,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error.kind().into())),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(wrote))
+    }
+
+    /// Seals control records and queued messages, up to a batch.
+    fn seal(&mut self, now: Instant) -> Result<(), CloseReason> {
+        let session = Arc::clone(&self.session);
+        if !self.core.wants_seal() && self.taken.is_empty() {
+            session.queue.take_all(&mut self.taken);
+            if self.taken.is_empty() {
+                return Ok(());
+            }
+        }
+        let stock = &session.shared.stock;
+        let mut scratch = stock.take_write();
+        self.out = stock.take_write();
+        let mut source = Source {
+            queue: &session.queue,
+            taken: &mut self.taken,
+            batch: &mut self.batch,
+            current: &mut self.current,
+            begun: &mut self.begun,
+            now,
+        };
+        let sealed = self
+            .core
+            .seal(&mut source, &mut scratch, &mut self.out, BATCH)
+            .map_err(CloseReason::Protocol)?;
+        stock.give_write(scratch);
+        self.batch.messages += sealed.messages_finished;
+        if self.begun == self.core.sent()
+            && let Some(credit) = self.current.take()
+        {
+            self.batch.credit.add(credit);
+        }
+        tracing::trace!(
+            frames = sealed.frames,
+            messages = sealed.messages_finished,
+            bytes = sealed.bytes,
+            "sealed"
+        );
+        if sealed.messages_finished > 0 {
+            session.meters.data(session.shared.millis(now));
+        }
+        session.meters.rekeys(self.core.rekeys());
+        if self.out.is_empty() {
+            // Nothing but expired messages.
+            self.give_out_back();
+            self.batch_done();
+        }
+        Ok(())
+    }
+
+    /// The batch is written: its messages' room is free.
+    fn give_out_back(&mut self) {
+        let shared = &self.session.shared;
+        shared.stock.give_write(std::mem::take(&mut self.out));
+        self.written = 0;
+        let credit = std::mem::take(&mut self.batch.credit);
+        shared.note_buffered();
+        self.session.queue.release(&shared.budget, credit);
+    }
+
+    /// The batch is flushed: its messages are done.
+    fn batch_done(&mut self) {
+        let Batch { messages, expired, .. } = std::mem::take(&mut self.batch);
+        if messages + expired > 0 {
+            self.session.meters.finished(messages, expired);
+            self.session.flushed.notify_waiters();
+        }
+    }
+
+    /// A write is blocked, perhaps for long: it keeps no more memory than twice what it still has to
+    /// write.
+    fn slim(&mut self) {
+        let rest = &self.out[self.written..];
+        if self.out.capacity() > 2 * rest.len() + SLACK {
+            let rest = rest.to_vec();
+            let large = std::mem::replace(&mut self.out, rest);
+            self.session.shared.stock.give_write(large);
+            self.written = 0;
+        }
+    }
+
+    /// Whether a new message could be sealed at once: if so, it has to wake the driver.
+    pub(super) fn wants_messages(&self) -> bool {
+        self.out.is_empty() && !self.unflushed && !self.half_closed
+    }
+}
+
+/// The queue as the core sees it.
+struct Source<'a> {
+    queue: &'a Queue,
+    taken: &'a mut VecDeque<Queued>,
+    batch: &'a mut Batch,
+    current: &'a mut Option<Credit>,
+    begun: &'a mut u64,
+    now: Instant,
+}
+
+impl MessageSource for Source<'_> {
+    fn next(&mut self) -> Option<Bytes> {
+        // Asked for another one, the core has sealed the one before.
+        if let Some(credit) = self.current.take() {
+            self.batch.credit.add(credit);
+        }
+        loop {
+            if self.taken.is_empty() {
+                self.queue.take_all(self.taken);
+            }
+            let message = self.taken.pop_front()?;
+            let credit = Credit::of(&message);
+            if message.deadline.is_some_and(|deadline| deadline <= self.now) {
+                self.batch.expired += 1;
+                self.batch.credit.add(credit);
+                continue;
+            }
+            *self.current = Some(credit);
+            *self.begun += 1;
+            return Some(message.body);
+        }
+    }
+}

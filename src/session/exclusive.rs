@@ -1,0 +1,203 @@
+//! The exclusive lease: all leases of a session at once, and its received messages.
+//!
+//! Owns the diversion of received messages to the holder. What the holder has not read when it lets
+//! go goes to the inbox, before anything that comes later. It must never lose or reorder a message.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use bytes::Bytes;
+
+use crate::config::MESSAGE_OVERHEAD;
+use crate::error::CloseReason;
+
+use super::Session;
+use super::control::ROOM;
+use super::inbox::Urgency;
+use super::lease::{Lease, LeaseCore, Turn};
+
+/// All leases of a session: nobody else sends until it is dropped, and the session's messages come
+/// here instead of to the inbox.
+///
+/// What was not received when it is dropped goes to the inbox, in order. It sends as any [`Lease`].
+pub struct ExclusiveLease {
+    lease: Lease,
+}
+
+impl fmt::Debug for ExclusiveLease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExclusiveLease").field("lease", &self.lease).finish()
+    }
+}
+
+impl Deref for ExclusiveLease {
+    type Target = Lease;
+
+    fn deref(&self) -> &Lease {
+        &self.lease
+    }
+}
+
+impl ExclusiveLease {
+    /// Waits until all other leases of the session have returned: those of `core`, which has permits,
+    /// by its permits; those of a core that it replaced, by that core's end. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// Why the session was retired or has ended.
+    pub(crate) async fn acquire(core: &Arc<LeaseCore>) -> Result<Self, CloseReason> {
+        debug_assert!(core.has_permits());
+        // Not to hold the core while waiting: it would count as a lease.
+        let turn = Turn::of(core);
+        let lease = turn.wait_for_all().await?;
+        let session = Arc::clone(lease.session());
+        loop {
+            let changed = session.changed.notified();
+            if let Some(why) = session.retired() {
+                return Err(why);
+            }
+            if session.live_cores.load(std::sync::atomic::Ordering::Acquire) == 1 {
+                break;
+            }
+            changed.await;
+        }
+        session.holder.begin();
+        Ok(Self { lease })
+    }
+
+    /// The next message of this session; `None` after the session has ended and all was read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropped before it returns, it has taken nothing.
+    pub async fn recv(&mut self) -> Option<Bytes> {
+        let session = self.lease.session();
+        poll_fn(|cx| {
+            let (message, room) = {
+                let mut state = session.holder.lock();
+                let Some(message) = state.messages.pop_front() else {
+                    if state.ended {
+                        return Poll::Ready(None);
+                    }
+                    state.reader = Some(cx.waker().clone());
+                    return Poll::Pending;
+                };
+                state.bytes -= cost(&message);
+                let most = session.shared.settings.max_undelivered;
+                // Not at the first free byte: each wake-up is to be worth it.
+                let room = state.full && state.bytes <= most / 2;
+                state.full &= !room;
+                (message, room)
+            };
+            if room {
+                session.control.set(ROOM);
+            }
+            Poll::Ready(Some(message))
+        })
+        .await
+    }
+}
+
+impl Drop for ExclusiveLease {
+    fn drop(&mut self) {
+        self.lease.session().end_diversion();
+    }
+}
+
+/// Where a session's messages go while somebody holds it exclusively.
+#[derive(Debug, Default)]
+pub(super) struct Holder {
+    state: Mutex<Diversion>,
+}
+
+#[derive(Debug, Default)]
+struct Diversion {
+    active: bool,
+    messages: VecDeque<Bytes>,
+    bytes: usize,
+    /// The driver has more, and is to be told when there is room.
+    full: bool,
+    reader: Option<Waker>,
+    ended: bool,
+}
+
+fn cost(message: &Bytes) -> usize {
+    message.len() + MESSAGE_OVERHEAD
+}
+
+impl Holder {
+    fn begin(&self) {
+        self.lock().active = true;
+    }
+
+    pub(super) fn undelivered(&self) -> usize {
+        self.lock().bytes
+    }
+
+    /// The session has ended: the holder reads what is there, and then `None`.
+    pub(super) fn end(&self) {
+        let reader = {
+            let mut state = self.lock();
+            state.ended = true;
+            state.reader.take()
+        };
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Diversion> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Session {
+    /// For the driver: hands messages from the front of `pending` to whoever is to have them, as many
+    /// as find room.
+    pub(super) fn deliver(&self, pending: &mut VecDeque<Bytes>, urgency: Urgency) {
+        let reader = {
+            let mut state = self.holder.lock();
+            if !state.active {
+                // The diversion may begin right here: these messages came before it.
+                drop(state);
+                return self.shared.inbox.offer(&self.gate, pending, urgency);
+            }
+            let most = match urgency {
+                Urgency::Usual => self.shared.settings.max_undelivered,
+                Urgency::Ending => self.shared.settings.max_undelivered.saturating_mul(2),
+            };
+            let before = state.messages.len();
+            while let Some(message) = pending.front() {
+                let cost = cost(message);
+                if state.bytes > 0 && state.bytes + cost > most {
+                    break;
+                }
+                state.bytes += cost;
+                state.messages.extend(pending.pop_front());
+            }
+            state.full = !pending.is_empty();
+            if state.messages.len() > before { state.reader.take() } else { None }
+        };
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    fn end_diversion(&self) {
+        {
+            let mut state = self.holder.lock();
+            state.active = false;
+            state.full = false;
+            state.bytes = 0;
+            state.reader = None;
+            let unread = std::mem::take(&mut state.messages);
+            // Under the holder's lock: the driver's next messages must not pass these.
+            self.shared.inbox.put_back(&self.gate, unread);
+        }
+        self.control.set(ROOM);
+    }
+}

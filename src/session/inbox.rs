@@ -1,0 +1,491 @@
+//! The inbox: received messages of all sessions, on their way to the application.
+//!
+//! Owns the bound on undelivered bytes, in all and per session, and the order in which sessions that
+//! found it full get room again. Messages of one session stay in order. A session that finds no room
+//! keeps its messages and stops reading; nothing here may drop a message while its reader lives.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use bytes::Bytes;
+
+use crate::config::{MESSAGE_OVERHEAD, Settings};
+use crate::id::{PeerId, SessionId};
+
+use super::control::{Control, ROOM};
+
+/// A received message.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Message {
+    /// Who sent it.
+    pub peer: PeerId,
+    /// On which session it came.
+    pub session: SessionId,
+    /// What was sent. It may share its memory with the messages that came in the same frame (64 KiB
+    /// at most); whoever keeps a small one for long had better copy it.
+    pub body: Bytes,
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("peer", &self.peer)
+            .field("session", &self.session)
+            .field("len", &self.body.len())
+            .finish()
+    }
+}
+
+/// Where the application receives the messages of all peers.
+///
+/// It is bounded: a peer whose messages are not taken is read no further, and then its sends wait.
+/// Dropping the inbox discards what it holds and all that comes later.
+pub struct Inbox {
+    core: Arc<Core>,
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").finish_non_exhaustive()
+    }
+}
+
+impl Inbox {
+    /// The next message; `None` after the pool has ended and all was read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropped before it returns, it has taken nothing.
+    pub async fn recv(&mut self) -> Option<Message> {
+        poll_fn(|cx| {
+            let mut woken = Woken::default();
+            let mut state = self.core.lock();
+            if let Some(message) = state.pop(&self.core, &mut woken) {
+                return Poll::Ready(Some(message));
+            }
+            if state.closed {
+                return Poll::Ready(None);
+            }
+            state.wait(cx.waker());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Waits for at least one message and appends up to `limit` to `messages`; returns how many. 0
+    /// after the pool has ended and all was read, or when `limit` is 0.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropped before it returns, it has taken nothing.
+    pub async fn recv_many(&mut self, messages: &mut Vec<Message>, limit: usize) -> usize {
+        poll_fn(|cx| {
+            let mut woken = Woken::default();
+            let mut state = self.core.lock();
+            let mut count = 0;
+            while count < limit {
+                let Some(message) = state.pop(&self.core, &mut woken) else {
+                    break;
+                };
+                messages.push(message);
+                count += 1;
+            }
+            if count == 0 && limit > 0 && !state.closed {
+                state.wait(cx.waker());
+                return Poll::Pending;
+            }
+            Poll::Ready(count)
+        })
+        .await
+    }
+
+    /// The next message, if one is there now.
+    pub fn try_recv(&mut self) -> Option<Message> {
+        let mut woken = Woken::default();
+        self.core.lock().pop(&self.core, &mut woken)
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        let mut woken = Woken::default();
+        let discarded = {
+            let mut state = self.core.lock();
+            state.reader_gone = true;
+            state.discarded += state.messages.len() as u64;
+            state.bytes = 0;
+            while let Some(gate) = state.line.pop_front() {
+                gate.in_line.store(false, Ordering::Relaxed);
+                woken.wake.push(gate);
+            }
+            for run in &state.runs {
+                woken.wake.push(Arc::clone(&run.gate));
+            }
+            (std::mem::take(&mut state.messages), std::mem::take(&mut state.runs))
+        };
+        drop(discarded);
+    }
+}
+
+/// What the inbox knows of one session.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    peer: PeerId,
+    session: SessionId,
+    control: Arc<Control>,
+    /// Bytes of this session in the inbox. Written under the inbox's lock only.
+    undelivered: AtomicUsize,
+    /// It stands in the line for room. Written under the inbox's lock only.
+    in_line: AtomicBool,
+    /// It met its own bound, and is to be woken when half of that is free. Under the lock only.
+    at_own_bound: AtomicBool,
+}
+
+impl Gate {
+    pub(super) fn new(peer: PeerId, session: SessionId, control: Arc<Control>) -> Arc<Self> {
+        Arc::new(Self {
+            peer,
+            session,
+            control,
+            undelivered: AtomicUsize::new(0),
+            in_line: AtomicBool::new(false),
+            at_own_bound: AtomicBool::new(false),
+        })
+    }
+
+    /// Bytes of this session that the application has not taken.
+    pub(super) fn undelivered(&self) -> usize {
+        self.undelivered.load(Ordering::Relaxed)
+    }
+}
+
+/// How much a session may press.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// Within its own bound and the inbox's, in turn.
+    Usual,
+    /// The session ends: beyond the bounds, up to a second and final one.
+    Ending,
+}
+
+/// The sessions' end of the inbox.
+#[derive(Clone)]
+pub(crate) struct InboxSender {
+    senders: Arc<Senders>,
+}
+
+impl fmt::Debug for InboxSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InboxSender").finish_non_exhaustive()
+    }
+}
+
+/// Closes the inbox when the last sender goes, so that a reader never waits for nobody.
+struct Senders(Arc<Core>);
+
+impl Drop for Senders {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// An inbox and its sending end.
+pub(crate) fn inbox(settings: &Settings) -> (InboxSender, Inbox) {
+    let core = Arc::new(Core {
+        state: Mutex::default(),
+        most: settings.inbox_bytes,
+        most_ending: settings.inbox_bytes.saturating_add(settings.max_buffered_bytes),
+        most_each: settings.max_undelivered,
+    });
+    let senders = Arc::new(Senders(Arc::clone(&core)));
+    (InboxSender { senders }, Inbox { core })
+}
+
+impl InboxSender {
+    /// Moves messages from the front of `pending` into the inbox, as many as find room. What is left
+    /// has to wait: the session is woken with [`ROOM`] when it is its turn.
+    pub(super) fn offer(&self, gate: &Arc<Gate>, pending: &mut VecDeque<Bytes>, urgency: Urgency) {
+        let core = &self.senders.0;
+        let mut woken = Woken::default();
+        let mut state = core.lock();
+        if state.reader_gone {
+            state.discarded += pending.len() as u64;
+            drop(state);
+            pending.clear();
+            return;
+        }
+        let ending = urgency == Urgency::Ending || state.lifted;
+        if state.line.front().is_some_and(|first| Arc::ptr_eq(first, gate)) {
+            state.first_called = false;
+        }
+        let mut undelivered = gate.undelivered();
+        let before = state.messages.len();
+        let mut own_bound = false;
+        while let Some(front) = pending.front() {
+            let cost = cost(front.len());
+            let fits = if ending {
+                state.bytes == 0 || state.bytes + cost <= core.most_ending
+            } else {
+                own_bound = undelivered > 0 && undelivered + cost > core.most_each;
+                let first = state.line.front().is_none_or(|first| Arc::ptr_eq(first, gate));
+                !own_bound && first && (state.bytes == 0 || state.bytes + cost <= core.most)
+            };
+            if !fits {
+                break;
+            }
+            undelivered += cost;
+            state.bytes += cost;
+            state.messages.extend(pending.pop_front());
+        }
+        let count = state.messages.len() - before;
+        gate.undelivered.store(undelivered, Ordering::Relaxed);
+        state.note_run(gate, count);
+        state.high_water = state.high_water.max(state.bytes);
+
+        let wants_turn = !pending.is_empty() && !own_bound;
+        gate.at_own_bound.store(own_bound, Ordering::Relaxed);
+        match (wants_turn, gate.in_line.load(Ordering::Relaxed)) {
+            (true, false) => {
+                gate.in_line.store(true, Ordering::Relaxed);
+                state.line.push_back(Arc::clone(gate));
+            }
+            (false, true) => state.leave(core, gate, &mut woken),
+            _ => {}
+        }
+        let reader = if count > 0 { state.reader.take() } else { None };
+        drop(state);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// Puts back what the holder of an exclusive lease did not read. It was counted against the
+    /// session's own bound while the holder had it, so it goes in whatever the inbox holds.
+    pub(super) fn put_back(&self, gate: &Arc<Gate>, messages: VecDeque<Bytes>) {
+        let mut state = self.senders.0.lock();
+        if state.reader_gone {
+            state.discarded += messages.len() as u64;
+            drop(state);
+            return;
+        }
+        let bytes: usize = messages.iter().map(|body| cost(body.len())).sum();
+        let count = messages.len();
+        gate.undelivered.store(gate.undelivered() + bytes, Ordering::Relaxed);
+        state.bytes += bytes;
+        state.high_water = state.high_water.max(state.bytes);
+        state.messages.extend(messages);
+        state.note_run(gate, count);
+        let reader = if count > 0 { state.reader.take() } else { None };
+        drop(state);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    /// The session ends: it wants no more room.
+    pub(super) fn leave(&self, gate: &Arc<Gate>) {
+        let mut woken = Woken::default();
+        let core = &self.senders.0;
+        let mut state = core.lock();
+        if gate.in_line.load(Ordering::Relaxed) {
+            state.leave(core, gate, &mut woken);
+        }
+    }
+
+    /// Counts messages that were received and could not be handed over.
+    pub(super) fn note_discarded(&self, count: usize) {
+        self.senders.0.lock().discarded += count as u64;
+    }
+
+    /// The pool drains: the bounds give way to a second and final one (`max_buffered_bytes` more),
+    /// since the task that drains may be the one that reads the inbox.
+    pub(crate) fn lift_for_drain(&self) {
+        let mut woken = Woken::default();
+        let mut state = self.senders.0.lock();
+        state.lifted = true;
+        while let Some(gate) = state.line.pop_front() {
+            gate.in_line.store(false, Ordering::Relaxed);
+            woken.wake.push(gate);
+        }
+        for run in &state.runs {
+            if run.gate.at_own_bound.load(Ordering::Relaxed) {
+                woken.wake.push(Arc::clone(&run.gate));
+            }
+        }
+    }
+
+    /// The pool has ended: the reader gets `None` once it has read what is there.
+    pub(crate) fn close(&self) {
+        self.senders.0.close();
+    }
+
+    /// Bytes held, the most that were ever held, and messages discarded because nobody could read them.
+    pub(crate) fn gauge(&self) -> InboxGauge {
+        let state = self.senders.0.lock();
+        InboxGauge { held: state.bytes, high_water: state.high_water, discarded: state.discarded }
+    }
+}
+
+/// What the inbox holds and held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct InboxGauge {
+    /// Bytes, bookkeeping included.
+    pub(crate) held: usize,
+    /// The most bytes at one moment.
+    pub(crate) high_water: usize,
+    /// Messages that were received when nobody could read them any more.
+    pub(crate) discarded: u64,
+}
+
+struct Core {
+    state: Mutex<State>,
+    most: usize,
+    most_ending: usize,
+    most_each: usize,
+}
+
+#[derive(Default)]
+struct State {
+    messages: VecDeque<Bytes>,
+    /// Whose they are, front to back. One entry for many messages: the count of a session's handle is
+    /// not touched for each.
+    runs: VecDeque<Run>,
+    bytes: usize,
+    high_water: usize,
+    /// Sessions that found the inbox full, in turn.
+    line: VecDeque<Arc<Gate>>,
+    /// The first of them has been woken and has not come yet.
+    first_called: bool,
+    reader: Option<Waker>,
+    discarded: u64,
+    reader_gone: bool,
+    lifted: bool,
+    closed: bool,
+}
+
+struct Run {
+    gate: Arc<Gate>,
+    count: usize,
+}
+
+/// Messages for which an emptied inbox keeps memory (2 MiB); what a surge needed beyond is given back.
+const LARGE_QUEUE: usize = 65_536;
+
+fn cost(len: usize) -> usize {
+    len + MESSAGE_OVERHEAD
+}
+
+impl Core {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self) {
+        let reader = {
+            let mut state = self.lock();
+            state.closed = true;
+            state.reader.take()
+        };
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+}
+
+impl State {
+    fn pop(&mut self, core: &Core, woken: &mut Woken) -> Option<Message> {
+        let body = self.messages.pop_front()?;
+        let run = self.runs.front_mut()?;
+        run.count -= 1;
+        let cost = cost(body.len());
+        self.bytes -= cost;
+        let left = run.gate.undelivered().saturating_sub(cost);
+        run.gate.undelivered.store(left, Ordering::Relaxed);
+        // Not at the first free byte: each wake-up is to be worth it.
+        let wake =
+            left <= core.most_each / 2 && run.gate.at_own_bound.swap(false, Ordering::Relaxed);
+        let message = Message { peer: run.gate.peer, session: run.gate.session, body };
+        if wake {
+            woken.wake.push(Arc::clone(&run.gate));
+        }
+        if run.count == 0
+            && let Some(run) = self.runs.pop_front()
+        {
+            woken.push_gone(run.gate);
+        }
+        self.wake_first(core, woken);
+        if self.messages.is_empty() && self.messages.capacity() > LARGE_QUEUE {
+            self.messages = VecDeque::new();
+        }
+        Some(message)
+    }
+
+    /// Wakes the first in the line when an eighth is free, or nothing is held at all.
+    fn wake_first(&mut self, core: &Core, woken: &mut Woken) {
+        if !self.first_called
+            && let Some(first) = self.line.front()
+            && (self.messages.is_empty() || self.bytes <= core.most - core.most / 8)
+        {
+            self.first_called = true;
+            woken.wake.push(Arc::clone(first));
+        }
+    }
+
+    fn note_run(&mut self, gate: &Arc<Gate>, count: usize) {
+        if count == 0 {
+            return;
+        }
+        match self.runs.back_mut() {
+            Some(last) if Arc::ptr_eq(&last.gate, gate) => last.count += count,
+            _ => self.runs.push_back(Run { gate: Arc::clone(gate), count }),
+        }
+    }
+
+    fn leave(&mut self, core: &Core, gate: &Arc<Gate>, woken: &mut Woken) {
+        gate.in_line.store(false, Ordering::Relaxed);
+        if self.line.front().is_some_and(|first| Arc::ptr_eq(first, gate)) {
+            self.first_called = false;
+        }
+        self.line.retain(|other| !Arc::ptr_eq(other, gate));
+        self.wake_first(core, woken);
+    }
+
+    fn wait(&mut self, waker: &Waker) {
+        match &mut self.reader {
+            Some(reader) if reader.will_wake(waker) => {}
+            reader => *reader = Some(waker.clone()),
+        }
+    }
+}
+
+/// Sessions to wake, and handles to drop, once the lock is free. Declared before the lock's guard, so
+/// that it is dropped after it.
+#[derive(Default)]
+struct Woken {
+    wake: Vec<Arc<Gate>>,
+    /// Handles of sessions that have nothing in the inbox any more; the first needs no allocation.
+    gone: Option<Arc<Gate>>,
+    more_gone: Vec<Arc<Gate>>,
+}
+
+impl Woken {
+    fn push_gone(&mut self, gate: Arc<Gate>) {
+        match self.gone {
+            None => self.gone = Some(gate),
+            Some(_) => self.more_gone.push(gate),
+        }
+    }
+}
+
+impl Drop for Woken {
+    fn drop(&mut self) {
+        for gate in &self.wake {
+            gate.control.set(ROOM);
+        }
+    }
+}

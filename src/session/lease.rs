@@ -1,0 +1,381 @@
+//! Leases: callers' shares of a session.
+//!
+//! Owns the count of leases and the turns of callers who wait for one. The count is that of an `Arc`,
+//! so that a checkout touches one contended word; a semaphore exists only when `max_leases` is set or
+//! an exclusive lease is wanted. A lease must never reach a session other than its own.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use crate::error::{CloseReason, PingError, SendError, SendErrorKind, SessionClosed};
+use crate::id::{Origin, PeerId, SessionId};
+use crate::transport::Address;
+
+use super::Session;
+
+/// What all leases of a session hold together: the slot holds one `Arc` of it, each lease one.
+///
+/// When the last has gone, the session is told; a retired one then drains.
+#[derive(Debug)]
+pub(crate) struct LeaseCore {
+    session: Arc<Session>,
+    permits: Option<Permits>,
+    /// A newer core has taken its place, for an exclusive lease: no further leases of this one.
+    replaced: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Permits {
+    semaphore: Arc<Semaphore>,
+    all: u32,
+}
+
+impl LeaseCore {
+    /// A core for the session's slot. `permits` bounds its leases; `u32::MAX` serves an exclusive
+    /// lease on a session whose leases are not limited. Earlier cores give out no further leases.
+    pub(crate) fn new(session: Arc<Session>, permits: Option<NonZeroU32>) -> Arc<Self> {
+        for entry in session.lock_cores().iter() {
+            if let Some(core) = entry.core.upgrade() {
+                core.replaced.store(true, Ordering::Relaxed);
+            }
+        }
+        let permits = permits.map(|all| Permits {
+            semaphore: Arc::new(Semaphore::new(all.get() as usize)),
+            all: all.get(),
+        });
+        let semaphore = permits.as_ref().map(|permits| Arc::clone(&permits.semaphore));
+        let core = Arc::new(Self { session, permits, replaced: AtomicBool::new(false) });
+        core.session.add_core(Arc::downgrade(&core), semaphore);
+        core
+    }
+
+    /// The session.
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// Whether its leases are counted by permits.
+    pub(crate) fn has_permits(&self) -> bool {
+        self.permits.is_some()
+    }
+}
+
+impl Drop for LeaseCore {
+    fn drop(&mut self) {
+        self.session.core_gone();
+    }
+}
+
+/// A share of one session to one peer. Dropping it returns it.
+///
+/// Any number of tasks may hold leases of one session and send at the same time. A lease that outlives
+/// its session gives errors that say why the session ended; it never reaches a successor.
+pub struct Lease {
+    core: Arc<LeaseCore>,
+    /// Only where leases are limited.
+    permit: Option<OwnedSemaphorePermit>,
+    notice: Notice,
+}
+
+/// How a message is to be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SendOptions {
+    /// When the message becomes worthless. One that is still queued then is dropped and counted, and
+    /// never delays the rest. Default: never.
+    pub deadline: Option<Instant>,
+}
+
+impl SendOptions {
+    /// Sets [`deadline`](Self::deadline).
+    #[must_use]
+    pub fn deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("peer", &self.peer())
+            .field("session", &self.session_id())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Lease {
+    /// A lease, if one is to be had now without passing anybody who waits.
+    #[inline]
+    pub(crate) fn try_checkout(core: &Arc<LeaseCore>) -> Option<Self> {
+        if core.replaced.load(Ordering::Relaxed) {
+            return None;
+        }
+        let permit = match &core.permits {
+            None => None,
+            Some(permits) => Some(Arc::clone(&permits.semaphore).try_acquire_owned().ok()?),
+        };
+        core.session.mark_use();
+        Some(Self { core: Arc::clone(core), permit, notice: Notice::default() })
+    }
+
+    /// Another lease of the same session, at the cost of one counter. `None` when the session's
+    /// leases are limited and all are out, or somebody waits for all of them.
+    pub fn try_clone(&self) -> Option<Self> {
+        Self::try_checkout(&self.core)
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> PeerId {
+        self.core.session.peer()
+    }
+
+    /// Which session this is a share of.
+    pub fn session_id(&self) -> SessionId {
+        self.core.session.id()
+    }
+
+    /// Who opened the session.
+    pub fn origin(&self) -> Origin {
+        self.core.session.origin()
+    }
+
+    /// The other end's address, if the stream has one.
+    pub fn remote_address(&self) -> Option<&Address> {
+        self.core.session.remote()
+    }
+
+    /// The hash of the handshake, the same on both sides and unique to the session: what channel
+    /// bindings are made from (Noise specification, section 11.2).
+    pub fn handshake_hash(&self) -> &[u8; 32] {
+        self.core.session.handshake_hash()
+    }
+
+    /// What the peer's pool put into the handshake as its application payload.
+    pub fn peer_payload(&self) -> &Bytes {
+        self.core.session.peer_payload()
+    }
+
+    /// Whether the session is no longer handed out to others.
+    pub fn is_retired(&self) -> bool {
+        self.core.session.retired().is_some()
+    }
+
+    /// Accepts a message into the session's queue, waiting for room, first come first served.
+    ///
+    /// An accepted message is written unless the session ends first; the session's report counts what
+    /// became of it.
+    ///
+    /// # Errors
+    ///
+    /// The message comes back, with the reason: too large, or the session takes no more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropped before it returns, the message was not accepted.
+    pub async fn send(&self, message: Bytes) -> Result<(), SendError> {
+        self.send_with(message, SendOptions::default()).await
+    }
+
+    /// [`send`](Self::send), with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send); [`SendErrorKind::Expired`] when the deadline passes first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: dropped before it returns, the message was not accepted.
+    pub async fn send_with(&self, message: Bytes, options: SendOptions) -> Result<(), SendError> {
+        let (message, kind) = match self.offer(message, options) {
+            Err(refused) => refused,
+            Ok(()) => return Ok(()),
+        };
+        if kind != SendErrorKind::Full {
+            return Err(SendError { message, kind });
+        }
+        let session = &*self.core.session;
+        let shared = &*session.shared;
+        let control = &*session.control;
+        let push = |message| session.queue.push(control, &shared.budget, message, options.deadline);
+        let outcome = match options.deadline {
+            None => push(message).await,
+            Some(deadline) => tokio::time::timeout_at(deadline, push(message.clone()))
+                .await
+                .unwrap_or(Err((message, SendErrorKind::Expired))),
+        };
+        outcome.map_err(|(message, kind)| SendError { message, kind })
+    }
+
+    /// Accepts a message if there is room for it now and nobody waits for room.
+    ///
+    /// # Errors
+    ///
+    /// The message comes back, with the reason; [`SendErrorKind::Full`] when there is no room.
+    pub fn try_send(&self, message: Bytes) -> Result<(), SendError> {
+        self.try_send_with(message, SendOptions::default())
+    }
+
+    /// [`try_send`](Self::try_send), with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_send`](Self::try_send).
+    pub fn try_send_with(&self, message: Bytes, options: SendOptions) -> Result<(), SendError> {
+        self.offer(message, options).map_err(|(message, kind)| SendError { message, kind })
+    }
+
+    #[inline]
+    fn offer(&self, message: Bytes, options: SendOptions) -> Result<(), (Bytes, SendErrorKind)> {
+        let session = &*self.core.session;
+        let limit = session.spec.max_message;
+        if message.len() > limit {
+            let len = message.len();
+            return Err((message, SendErrorKind::TooLarge { len, limit }));
+        }
+        if options.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err((message, SendErrorKind::Expired));
+        }
+        session.queue.try_push(&session.control, &session.shared.budget, message, options.deadline)
+    }
+
+    /// Waits until all that was accepted on this session before the call is handed to the operating
+    /// system (or has expired). It does not say that the peer has it: a drain does.
+    ///
+    /// # Errors
+    ///
+    /// The session ended first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn flush(&self) -> Result<(), SessionClosed> {
+        self.core.session.flush().await
+    }
+
+    /// Asks the peer for a sign of life and measures the round-trip time; all who ask at the same
+    /// time share one ping. Where the peer is known to be alive but its application (or ours) does
+    /// not read, the result is the time that has passed without an answer.
+    ///
+    /// # Errors
+    ///
+    /// No answer within `ping_timeout`, or the session ended; it is closed then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the ping goes on for others.
+    pub async fn ping(&self) -> Result<Duration, PingError> {
+        self.core.session.probe().await
+    }
+
+    /// Says that the session is broken: it is closed and removed, for everybody.
+    pub fn discard(self) {
+        self.core.session.close(CloseReason::Discarded);
+    }
+
+    /// Waits for the session's end, and says why it ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn closed(&self) -> CloseReason {
+        self.core.session.closed().await
+    }
+
+    /// The session, for the exclusive lease and for the pool.
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.core.session
+    }
+}
+
+impl Drop for Lease {
+    #[inline]
+    fn drop(&mut self) {
+        let session = &self.core.session;
+        session.mark_use();
+        if session.shared.returns_wanted() {
+            self.notice = Notice(Some(Arc::clone(session)));
+        }
+    }
+}
+
+/// Tells those who wait for a session to fall idle that a lease has returned.
+///
+/// The last field of a lease: fields are dropped in order, so that the lease is not counted any more
+/// when they look.
+#[derive(Debug, Default)]
+struct Notice(Option<Arc<Session>>);
+
+impl Drop for Notice {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(session) = &self.0 {
+            session.shared.returned.notify_waiters();
+        }
+    }
+}
+
+/// A caller's wait for a lease, or for all of them. It holds no lease core, so that those who wait
+/// neither count as leases nor keep a retired session from draining.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    core: Weak<LeaseCore>,
+    session: Arc<Session>,
+    permits: Option<(Arc<Semaphore>, u32)>,
+}
+
+impl Turn {
+    pub(crate) fn of(core: &Arc<LeaseCore>) -> Self {
+        let permits = core.permits.as_ref();
+        Self {
+            core: Arc::downgrade(core),
+            session: Arc::clone(&core.session),
+            permits: permits.map(|permits| (Arc::clone(&permits.semaphore), permits.all)),
+        }
+    }
+
+    /// Waits for a lease, first come first served. Cancel safe: dropped, it gives up its place.
+    ///
+    /// # Errors
+    ///
+    /// Why the session was retired or has ended.
+    pub(crate) async fn wait(self) -> Result<Lease, CloseReason> {
+        self.wait_for(|_| 1).await
+    }
+
+    /// Waits for all leases of a core with permits. Cancel safe.
+    pub(super) async fn wait_for_all(self) -> Result<Lease, CloseReason> {
+        self.wait_for(|all| all).await
+    }
+
+    async fn wait_for(self, how_many: impl FnOnce(u32) -> u32) -> Result<Lease, CloseReason> {
+        let permit = match self.permits {
+            None => None,
+            Some((semaphore, all)) => match semaphore.acquire_many_owned(how_many(all)).await {
+                Ok(permit) => Some(permit),
+                Err(_) => return Err(why_retired(&self.session)),
+            },
+        };
+        let core = self.core.upgrade().filter(|_| self.session.retired().is_none());
+        match core {
+            Some(core) => {
+                self.session.mark_use();
+                Ok(Lease { core, permit, notice: Notice::default() })
+            }
+            None => Err(why_retired(&self.session)),
+        }
+    }
+}
+
+/// The reason for the closed permits or the vanished core. A core vanishes without one only when the
+/// pool itself has gone.
+fn why_retired(session: &Session) -> CloseReason {
+    session.retired().unwrap_or(CloseReason::PoolClosed)
+}

@@ -1,0 +1,567 @@
+//! One established session: its leases, its queues, and the driver that owns socket and keys.
+//!
+//! Owns everything between a caller's `send` and the bytes on the stream, and back to the inbox.
+//! It must never decide which session a peer has: the pool does, and is told through [`Host`].
+
+mod control;
+mod driver;
+mod exclusive;
+mod inbox;
+mod lease;
+mod meters;
+mod probe;
+mod queue;
+mod stock;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+
+use crate::config::Settings;
+use crate::error::{CloseReason, PingError, SendErrorKind, SessionClosed};
+use crate::id::{Origin, PeerId, SessionId};
+use crate::proto::record::Verdict;
+use crate::proto::session::SessionCore;
+use crate::snapshot::{LimitUse, SessionReport, SessionSnapshot, SessionState};
+use crate::transport::{Address, BoxFuture, BoxedStream};
+
+use control::{Control, LEASES, ORDERS, PROBE};
+use driver::Driver;
+use exclusive::Holder;
+use inbox::Gate;
+use meters::Meters;
+use probe::Probes;
+use queue::Queue;
+use stock::BufferStock;
+
+pub use exclusive::ExclusiveLease;
+pub use inbox::{Inbox, Message};
+pub use lease::{Lease, SendOptions};
+
+pub(crate) use inbox::{InboxGauge, InboxSender};
+pub(crate) use lease::{LeaseCore, Turn};
+
+/// What a session tells the pool. Called by the session's driver, outside every lock.
+pub(crate) trait Host: Send + Sync + 'static {
+    /// The session is not to be handed out any more: its age is reached, the peer drains it, or a
+    /// probe failed. Called before the session refuses anything. Idempotent.
+    fn retired(&self, session: &Arc<Session>, why: CloseReason);
+
+    /// The session has ended. Called exactly once per driver, last of all, after its last message has
+    /// reached the inbox and before those who wait for its end are woken.
+    fn ended(&self, session: &Arc<Session>, reason: CloseReason, report: SessionReport);
+
+    /// The application's own health check, if it has one; run after a probe's pong, under
+    /// `ping_timeout`.
+    fn health_check(&self, session: &Arc<Session>) -> Option<BoxFuture<'static, bool>>;
+}
+
+/// What all sessions of one pool share.
+pub(crate) struct Shared {
+    pub(crate) settings: Arc<Settings>,
+    /// `max_buffered_bytes`: pays for what sessions queue beyond their own reserve.
+    pub(crate) budget: Semaphore,
+    pub(crate) inbox: InboxSender,
+    stock: BufferStock,
+    epoch: Instant,
+    /// The coarse clock: milliseconds since `epoch`, as of the last [`tick`](Self::tick).
+    ticks: AtomicU64,
+    /// How many callers wait for a session to fall idle.
+    returns_wanted: AtomicUsize,
+    /// Told when a lease has returned, while somebody wants to know.
+    returned: Notify,
+    /// The most that was ever taken from `budget`, in bytes.
+    most_buffered: AtomicUsize,
+}
+
+/// Somebody wants to be told when leases return; until it is dropped.
+#[derive(Debug)]
+pub(crate) struct ReturnsWanted<'a>(&'a Shared);
+
+impl Drop for ReturnsWanted<'_> {
+    fn drop(&mut self) {
+        self.0.returns_wanted.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// The shared parts of a new pool, and its inbox.
+    pub(crate) fn new(settings: Arc<Settings>) -> (Arc<Self>, Inbox) {
+        let (sender, inbox) = inbox::inbox(&settings);
+        let shared = Arc::new(Self {
+            budget: Semaphore::new(settings.max_buffered_bytes),
+            inbox: sender,
+            stock: BufferStock::new(settings.max_retained_buffers),
+            epoch: Instant::now(),
+            ticks: AtomicU64::new(0),
+            returns_wanted: AtomicUsize::new(0),
+            returned: Notify::new(),
+            most_buffered: AtomicUsize::new(0),
+            settings,
+        });
+        (shared, inbox)
+    }
+
+    /// Advances the coarse clock by which leases mark their use. A mark may be as old as the last
+    /// tick, so whoever judges idle time ticks at least as often as that error may be long. Drivers
+    /// tick too, whenever they have read the clock anyway.
+    pub(crate) fn tick(&self, now: Instant) {
+        let now = self.millis(now);
+        if now > self.ticks.load(Ordering::Relaxed) {
+            self.ticks.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// From now on [`lease_returned`](Self::lease_returned) is told of every return.
+    pub(crate) fn want_returns(&self) -> ReturnsWanted<'_> {
+        self.returns_wanted.fetch_add(1, Ordering::Relaxed);
+        ReturnsWanted(self)
+    }
+
+    #[inline]
+    fn returns_wanted(&self) -> bool {
+        self.returns_wanted.load(Ordering::Relaxed) > 0
+    }
+
+    /// The next return of a lease, of whatever session, after this call.
+    pub(crate) fn lease_returned(&self) -> Notified<'_> {
+        self.returned.notified()
+    }
+
+    /// What is queued beyond the sessions' own reserves, in bytes.
+    pub(crate) fn buffered(&self) -> LimitUse {
+        let held = self.note_buffered();
+        LimitUse {
+            held: held as u64,
+            high_water: self.most_buffered.load(Ordering::Relaxed).max(held) as u64,
+            limit: self.settings.max_buffered_bytes as u64,
+        }
+    }
+
+    /// Notes what is taken from the budget. Called before anything is given back, where a peak ends.
+    fn note_buffered(&self) -> usize {
+        let held = self.settings.max_buffered_bytes.saturating_sub(self.budget.available_permits());
+        self.most_buffered.fetch_max(held, Ordering::Relaxed);
+        held
+    }
+
+    /// What the inbox holds, in bytes.
+    pub(crate) fn inbox_use(&self) -> LimitUse {
+        let inbox = self.inbox.gauge();
+        LimitUse {
+            held: inbox.held as u64,
+            high_water: inbox.high_water as u64,
+            limit: self.settings.inbox_bytes as u64,
+        }
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.epoch);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn instant(&self, millis: u64) -> Instant {
+        self.epoch + Duration::from_millis(millis)
+    }
+}
+
+/// What is settled about a session when it begins.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionSpec {
+    pub(crate) id: SessionId,
+    pub(crate) peer: PeerId,
+    pub(crate) origin: Origin,
+    pub(crate) remote: Option<Address>,
+    pub(crate) handshake_hash: [u8; 32],
+    pub(crate) handshake_time: Duration,
+    /// The least of both sides' `max_message_size`.
+    pub(crate) max_message: usize,
+    /// The peer's application payload.
+    pub(crate) peer_payload: Bytes,
+    /// `max_age` with jitter, decided by the pool.
+    pub(crate) expires_at: Option<Instant>,
+    /// How the peer sees our address; empty if it did not say.
+    pub(crate) observed: String,
+}
+
+/// What a checkout has to know of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fit {
+    /// Hand it out.
+    Ready,
+    /// Nothing was heard for `ping_after`: probe it first.
+    NeedsProbe,
+    /// It is not to be handed out any more.
+    Retired,
+}
+
+/// Nothing was heard for `ping_after`.
+const NEEDS_PROBE: u32 = 1;
+/// It is not handed out any more.
+const RETIRED: u32 = 1 << 1;
+/// It drains.
+const DRAINING: u32 = 1 << 2;
+
+/// What other tasks have ordered; the first of each kind stands.
+#[derive(Clone, Copy, Debug, Default)]
+struct Orders {
+    retire: Option<CloseReason>,
+    drain: Option<CloseReason>,
+    close: Option<CloseReason>,
+}
+
+/// A lease core of this session, past or present.
+#[derive(Debug)]
+struct CoreEntry {
+    core: Weak<LeaseCore>,
+    permits: Option<Arc<Semaphore>>,
+}
+
+/// One session, as its leases and the pool see it. The driver is a future apart.
+#[derive(Debug)]
+pub(crate) struct Session {
+    spec: SessionSpec,
+    shared: Arc<Shared>,
+    born: Instant,
+    queue: Queue,
+    control: Arc<Control>,
+    gate: Arc<Gate>,
+    holder: Holder,
+    marks: AtomicU32,
+    orders: Mutex<Orders>,
+    cores: Mutex<Vec<CoreEntry>>,
+    live_cores: AtomicUsize,
+    /// When a lease was last checked out or returned, by the coarse clock.
+    lease_mark: AtomicU64,
+    meters: Meters,
+    probes: Probes,
+    /// Told when a lease core has gone, and at retirement and end.
+    changed: Notify,
+    /// Told when `Meters::done` has grown, and at the end.
+    flushed: Notify,
+    ended: OnceLock<CloseReason>,
+    /// Set before `ended`.
+    report: OnceLock<SessionReport>,
+}
+
+impl Session {
+    /// A session without a driver yet.
+    pub(crate) fn new(spec: SessionSpec, shared: &Arc<Shared>) -> Arc<Self> {
+        let control = Arc::new(Control::default());
+        let born = Instant::now();
+        shared.tick(born);
+        Arc::new(Self {
+            queue: Queue::new(&shared.settings),
+            gate: Gate::new(spec.peer, spec.id, Arc::clone(&control)),
+            holder: Holder::default(),
+            marks: AtomicU32::new(0),
+            orders: Mutex::default(),
+            cores: Mutex::default(),
+            live_cores: AtomicUsize::new(0),
+            lease_mark: AtomicU64::new(shared.millis(born)),
+            meters: Meters::new(shared.millis(born)),
+            probes: Probes::default(),
+            changed: Notify::new(),
+            flushed: Notify::new(),
+            ended: OnceLock::new(),
+            report: OnceLock::new(),
+            control,
+            born,
+            spec,
+            shared: Arc::clone(shared),
+        })
+    }
+
+    /// The driver, to be spawned. `leftover` are bytes that were read past the verdict; `first` is the
+    /// responder's verdict, which goes out before anything else. Dropped before it is done, the
+    /// driver ends the session with [`CloseReason::PoolClosed`].
+    pub(crate) fn drive(
+        self: &Arc<Self>,
+        stream: BoxedStream,
+        core: SessionCore,
+        leftover: Vec<u8>,
+        host: Arc<dyn Host>,
+        first: Option<Verdict>,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        Driver::new(Arc::clone(self), stream, core, leftover, host, first)
+    }
+
+    pub(crate) fn id(&self) -> SessionId {
+        self.spec.id
+    }
+
+    pub(crate) fn peer(&self) -> PeerId {
+        self.spec.peer
+    }
+
+    pub(crate) fn origin(&self) -> Origin {
+        self.spec.origin
+    }
+
+    pub(crate) fn remote(&self) -> Option<&Address> {
+        self.spec.remote.as_ref()
+    }
+
+    pub(crate) fn handshake_time(&self) -> Duration {
+        self.spec.handshake_time
+    }
+
+    pub(crate) fn handshake_hash(&self) -> &[u8; 32] {
+        &self.spec.handshake_hash
+    }
+
+    pub(crate) fn peer_payload(&self) -> &Bytes {
+        &self.spec.peer_payload
+    }
+
+    /// One load: whether a checkout may hand it out.
+    #[inline]
+    pub(crate) fn fit(&self) -> Fit {
+        match self.marks.load(Ordering::Relaxed) {
+            0 => Fit::Ready,
+            NEEDS_PROBE => Fit::NeedsProbe,
+            _ => Fit::Retired,
+        }
+    }
+
+    /// Whether the next checkout has to probe first.
+    pub(crate) fn needs_probe(&self) -> bool {
+        self.fit() == Fit::NeedsProbe
+    }
+
+    /// Stops the session from being handed out. Callers who wait for a turn get an error.
+    ///
+    /// For age, idleness, eviction and a draining pool, leases in hand send on, and the session drains
+    /// when the last has returned, at the latest after `retire_timeout`. For any other reason sends
+    /// are refused from now on, and it drains at once.
+    pub(crate) fn retire(&self, why: CloseReason) {
+        if !lets_leases_finish(why) {
+            return self.drain_now(why);
+        }
+        self.lock_orders().retire.get_or_insert(why);
+        self.stop_handing_out(RETIRED);
+        self.control.set(ORDERS);
+    }
+
+    /// Drains the session at once, leases or not: sends are refused from now on.
+    pub(crate) fn drain_now(&self, why: CloseReason) {
+        let why = {
+            let mut orders = self.lock_orders();
+            orders.retire.get_or_insert(why);
+            *orders.drain.get_or_insert(why)
+        };
+        self.queue.refuse(SendErrorKind::Retired(why));
+        self.stop_handing_out(RETIRED | DRAINING);
+        self.control.set(ORDERS);
+    }
+
+    /// Ends the session now. What is queued is lost, and the report says so.
+    pub(crate) fn close(&self, why: CloseReason) {
+        let why = {
+            let mut orders = self.lock_orders();
+            orders.retire.get_or_insert(why);
+            *orders.close.get_or_insert(why)
+        };
+        self.queue.refuse(SendErrorKind::Closed(why));
+        self.stop_handing_out(RETIRED);
+        self.control.set(ORDERS);
+    }
+
+    /// Asks for a probe without waiting for its outcome.
+    pub(crate) fn request_probe(&self) {
+        if self.ended.get().is_none() && self.probes.ask().is_some_and(|ask| ask.first) {
+            self.control.set(PROBE);
+        }
+    }
+
+    /// Asks the peer for a sign of life, once for all who ask at the same time, and then the
+    /// application's own health check. The round-trip time, or at least the time that has passed when
+    /// the peer is known to be alive but its application (or ours) does not read.
+    ///
+    /// Cancel safe: the driver owns the probe.
+    ///
+    /// # Errors
+    ///
+    /// [`PingError`]; the session is then being closed.
+    pub(crate) async fn probe(&self) -> Result<Duration, PingError> {
+        let Some(ask) = self.probes.ask() else {
+            return Err(PingError::Closed(self.closed().await));
+        };
+        if ask.first {
+            self.control.set(PROBE);
+        }
+        self.probes.answer(ask).await
+    }
+
+    /// Waits for the end of the driver. Cancel safe.
+    pub(crate) async fn closed(&self) -> CloseReason {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(&reason) = self.ended.get() {
+                return reason;
+            }
+            changed.await;
+        }
+    }
+
+    /// Why the session has ended, if it has.
+    pub(crate) fn ended(&self) -> Option<CloseReason> {
+        self.ended.get().copied()
+    }
+
+    /// What became of its messages; nothing yet before it has ended.
+    pub(crate) fn report(&self) -> SessionReport {
+        self.report.get().copied().unwrap_or_default()
+    }
+
+    /// Waits until all messages accepted before the call are written and flushed, or expired. Cancel
+    /// safe.
+    pub(crate) async fn flush(&self) -> Result<(), SessionClosed> {
+        let target = self.queue.held().accepted;
+        loop {
+            let flushed = self.flushed.notified();
+            if self.meters.done() >= target {
+                return Ok(());
+            }
+            if let Some(&reason) = self.ended.get() {
+                return Err(SessionClosed(reason));
+            }
+            flushed.await;
+        }
+    }
+
+    /// When it was last used: data either way, or a lease checked out or returned. A lease's mark is
+    /// as precise as the coarse clock ([`Shared::tick`]).
+    pub(crate) fn last_used(&self) -> Instant {
+        let mark = self.lease_mark.load(Ordering::Relaxed);
+        self.shared.instant(mark.max(self.meters.last_data()))
+    }
+
+    /// Leases out, as of some moment during the call.
+    pub(crate) fn leases_out(&self) -> u32 {
+        let handles: usize = {
+            let cores = self.lock_cores();
+            cores.iter().map(|entry| entry.core.strong_count()).sum()
+        };
+        // Until it is retired, the slot holds the newest core itself.
+        let slots = usize::from(self.marks.load(Ordering::Relaxed) & RETIRED == 0);
+        u32::try_from(handles.saturating_sub(slots)).unwrap_or(u32::MAX)
+    }
+
+    /// A picture of the session.
+    pub(crate) fn picture(&self, now: Instant) -> SessionSnapshot {
+        let held = self.queue.held();
+        let numbers = self.meters.read(self.shared.millis(now));
+        let marks = self.marks.load(Ordering::Relaxed);
+        SessionSnapshot {
+            peer: self.spec.peer,
+            session: self.spec.id,
+            origin: self.spec.origin,
+            remote: self.spec.remote.clone(),
+            state: if marks & DRAINING != 0 {
+                SessionState::Draining
+            } else if marks & RETIRED != 0 {
+                SessionState::Retired
+            } else {
+                SessionState::Ready
+            },
+            age: now.saturating_duration_since(self.born),
+            idle: now.saturating_duration_since(self.last_used()),
+            leases: self.leases_out(),
+            bytes_in: numbers.bytes_in,
+            bytes_out: numbers.bytes_out,
+            messages_in: numbers.messages_in,
+            messages_out: numbers.messages_out,
+            rate_in: numbers.rate_in,
+            rate_out: numbers.rate_out,
+            queue_messages: held.accepted.saturating_sub(self.meters.done()),
+            queue_bytes: held.bytes as u64,
+            undelivered_bytes: (self.gate.undelivered() + self.holder.undelivered()) as u64,
+            expired: numbers.expired,
+            rtt: numbers.rtt,
+            last_ping: numbers.last_ping,
+            rekeys: numbers.rekeys,
+            handshake_time: self.spec.handshake_time,
+        }
+    }
+
+    /// Marks a use by the coarse clock: no clock read, and no write unless the clock has moved.
+    #[inline]
+    fn mark_use(&self) {
+        let now = self.shared.ticks.load(Ordering::Relaxed);
+        if self.lease_mark.load(Ordering::Relaxed) != now {
+            self.lease_mark.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Why it is retired, or has ended.
+    pub(crate) fn retired(&self) -> Option<CloseReason> {
+        if self.marks.load(Ordering::Acquire) & RETIRED == 0 {
+            return None;
+        }
+        self.ended().or_else(|| self.lock_orders().retire)
+    }
+
+    fn stop_handing_out(&self, marks: u32) {
+        self.marks.fetch_or(marks, Ordering::AcqRel);
+        // After the mark: a core that is made from now on sees it and closes its own permits.
+        for entry in self.lock_cores().iter() {
+            if let Some(permits) = &entry.permits {
+                permits.close();
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
+    fn add_core(&self, core: Weak<LeaseCore>, permits: Option<Arc<Semaphore>>) {
+        self.live_cores.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut cores = self.lock_cores();
+            cores.retain(|entry| entry.core.strong_count() > 0);
+            cores.push(CoreEntry { core, permits: permits.clone() });
+        }
+        if self.marks.load(Ordering::Acquire) & RETIRED != 0
+            && let Some(permits) = permits
+        {
+            permits.close();
+        }
+    }
+
+    fn core_gone(&self) {
+        self.live_cores.fetch_sub(1, Ordering::AcqRel);
+        self.changed.notify_waiters();
+        if self.marks.load(Ordering::Acquire) & RETIRED != 0 {
+            self.control.set(LEASES);
+        }
+    }
+
+    fn lock_orders(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_cores(&self) -> MutexGuard<'_, Vec<CoreEntry>> {
+        self.cores.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether leases in hand may go on sending on a session that is retired for this reason.
+fn lets_leases_finish(why: CloseReason) -> bool {
+    matches!(
+        why,
+        CloseReason::Age | CloseReason::Idle | CloseReason::Evicted | CloseReason::Drained
+    )
+}

@@ -1,0 +1,394 @@
+//! The queue of messages that a session has accepted and not written yet.
+//!
+//! Owns the order of accepted messages, the bytes that they may take, and the callers who wait for
+//! room. A message is either in the queue whole or with its caller: nothing here may take a message
+//! and then await. It knows neither frames nor the socket.
+
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+
+use crate::config::{MESSAGE_OVERHEAD, Settings};
+use crate::error::SendErrorKind;
+
+use super::control::Control;
+
+/// Messages for which an empty queue keeps memory (1 KiB); what a burst needed beyond is given back.
+pub(super) const LARGE_IDLE: usize = 16;
+
+/// A message in the queue.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) body: Bytes,
+    pub(super) deadline: Option<Instant>,
+    /// Whether the pool's budget pays for it, or else the session's own reserve.
+    budget: bool,
+}
+
+/// Bytes of finished messages, by who paid for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Credit {
+    own: usize,
+    budget: usize,
+}
+
+impl Credit {
+    /// What `message` cost.
+    pub(super) fn of(message: &Queued) -> Self {
+        let cost = cost(message.body.len());
+        if message.budget { Self { own: 0, budget: cost } } else { Self { own: cost, budget: 0 } }
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.own += other.own;
+        self.budget += other.budget;
+    }
+}
+
+/// What the queue holds, for pictures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    /// Messages accepted since the session began.
+    pub(super) accepted: u64,
+    /// Bytes that are paid for, bookkeeping included: queued, and sealed but not written.
+    pub(super) bytes: usize,
+}
+
+/// What becomes of a message that is offered.
+enum Offer {
+    Accepted { wake: bool },
+    NoRoom(Bytes),
+    Refused(Bytes, SendErrorKind),
+}
+
+/// A session's queue; see the module.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    /// Callers who wait for room stand here, in order; the one who holds the permit is the head.
+    line: Semaphore,
+    /// Told when room has come back while somebody waits.
+    room: Notify,
+    own_limit: usize,
+    budget_limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    messages: VecDeque<Queued>,
+    own: usize,
+    budget: usize,
+    /// Callers in the line. While there are any, nobody passes them.
+    waiting: usize,
+    /// The driver has seen the queue empty and sleeps. Set and cleared under this lock together with
+    /// `messages`, so that no message is left without a wake-up, and only the first needs one.
+    driver_sleeps: bool,
+    refused: Option<SendErrorKind>,
+    accepted: u64,
+}
+
+/// What a message of `len` bytes costs.
+fn cost(len: usize) -> usize {
+    len + MESSAGE_OVERHEAD
+}
+
+impl Queue {
+    /// An empty queue.
+    ///
+    /// The session's own reserve is `min_queue`; the pool's budget pays for what is beyond. One
+    /// message of the greatest size always fits beside the reserve, or it would wait for ever.
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let beyond = settings.max_queue.saturating_sub(settings.min_queue);
+        Self {
+            state: Mutex::default(),
+            line: Semaphore::new(1),
+            room: Notify::new(),
+            own_limit: settings.min_queue,
+            budget_limit: beyond.max(cost(settings.max_message_size)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under this lock cannot leave it half changed: no user code runs there.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Accepts the message if there is room and nobody waits for it.
+    ///
+    /// # Errors
+    ///
+    /// The message, with [`SendErrorKind::Full`] or the reason why the session takes no more.
+    #[inline]
+    pub(crate) fn try_push(
+        &self,
+        control: &Control,
+        budget: &Semaphore,
+        body: Bytes,
+        deadline: Option<Instant>,
+    ) -> Result<(), (Bytes, SendErrorKind)> {
+        let offer = {
+            let mut state = self.lock();
+            if state.waiting > 0 && state.refused.is_none() {
+                Offer::NoRoom(body)
+            } else {
+                self.offer(&mut state, budget, body, deadline)
+            }
+        };
+        match offer {
+            Offer::Accepted { wake: false } => Ok(()),
+            Offer::Accepted { wake: true } => {
+                control.wake();
+                Ok(())
+            }
+            Offer::NoRoom(body) => Err((body, SendErrorKind::Full)),
+            Offer::Refused(body, kind) => Err((body, kind)),
+        }
+    }
+
+    /// Accepts the message as soon as there is room, first come first served.
+    ///
+    /// Cancel safe: dropped before it returns, the message was not accepted.
+    ///
+    /// # Errors
+    ///
+    /// The message, with the reason why the session takes no more.
+    pub(crate) async fn push(
+        &self,
+        control: &Control,
+        budget: &Semaphore,
+        body: Bytes,
+        deadline: Option<Instant>,
+    ) -> Result<(), (Bytes, SendErrorKind)> {
+        let body = match self.try_push(control, budget, body, deadline) {
+            Err((body, SendErrorKind::Full)) => body,
+            done => return done,
+        };
+        let _waiting = Waiting::new(self);
+        // An error means that the queue was closed; the offer below says why.
+        let _head = self.line.acquire().await;
+        let mut body = body;
+        // From here on nobody else adds messages, so that room only grows.
+        loop {
+            let room = self.room.notified();
+            let (offer, wait_for_budget) = {
+                let mut state = self.lock();
+                let offer = self.offer(&mut state, budget, body, deadline);
+                let fits = match &offer {
+                    Offer::NoRoom(body) => state.budget + cost(body.len()) <= self.budget_limit,
+                    _ => false,
+                };
+                (offer, fits)
+            };
+            match offer {
+                Offer::Accepted { wake: needed } => {
+                    if needed {
+                        control.wake();
+                    }
+                    return Ok(());
+                }
+                Offer::Refused(body, kind) => return Err((body, kind)),
+                Offer::NoRoom(back) => body = back,
+            }
+            if wait_for_budget {
+                return self.push_as_head(control, budget, body, deadline).await;
+            }
+            room.await;
+        }
+    }
+
+    /// The last part of [`push`](Self::push): the session has room, and either its own reserve or the
+    /// pool's budget has to pay. The place in the budget's line is kept throughout.
+    async fn push_as_head(
+        &self,
+        control: &Control,
+        budget: &Semaphore,
+        body: Bytes,
+        deadline: Option<Instant>,
+    ) -> Result<(), (Bytes, SendErrorKind)> {
+        let cost = u32::try_from(cost(body.len())).unwrap_or(u32::MAX);
+        let mut paid = pin!(budget.acquire_many(cost));
+        let mut body = body;
+        loop {
+            let room = self.room.notified();
+            // Only what changes with the session's own room is tried here.
+            let offer = self.offer_own(&mut self.lock(), body, deadline);
+            match offer {
+                Offer::Accepted { wake: needed } => {
+                    if needed {
+                        control.wake();
+                    }
+                    return Ok(());
+                }
+                Offer::Refused(body, kind) => return Err((body, kind)),
+                Offer::NoRoom(back) => body = back,
+            }
+            tokio::select! {
+                biased;
+                () = room => {}
+                permit = &mut paid => {
+                    let offer = {
+                        let mut state = self.lock();
+                        match (state.refused, permit) {
+                            (None, Ok(permit)) => {
+                                permit.forget();
+                                state.accept(body, deadline, true)
+                            }
+                            (Some(kind), _) => Offer::Refused(body, kind),
+                            // The pool never closes its budget while a session lives.
+                            (None, Err(_)) => Offer::Refused(body, SendErrorKind::Full),
+                        }
+                    };
+                    return match offer {
+                        Offer::Accepted { wake: needed } => {
+                            if needed {
+                                control.wake();
+                            }
+                            Ok(())
+                        }
+                        Offer::NoRoom(body) => Err((body, SendErrorKind::Full)),
+                        Offer::Refused(body, kind) => Err((body, kind)),
+                    };
+                }
+            }
+        }
+    }
+
+    fn offer_own(&self, state: &mut State, body: Bytes, deadline: Option<Instant>) -> Offer {
+        if let Some(kind) = state.refused {
+            Offer::Refused(body, kind)
+        } else if state.own + cost(body.len()) <= self.own_limit {
+            state.accept(body, deadline, false)
+        } else {
+            Offer::NoRoom(body)
+        }
+    }
+
+    fn offer(
+        &self,
+        state: &mut State,
+        budget: &Semaphore,
+        body: Bytes,
+        deadline: Option<Instant>,
+    ) -> Offer {
+        let body = match self.offer_own(state, body, deadline) {
+            Offer::NoRoom(body) => body,
+            decided => return decided,
+        };
+        let cost = cost(body.len());
+        if state.budget + cost > self.budget_limit {
+            return Offer::NoRoom(body);
+        }
+        match u32::try_from(cost).map(|cost| budget.try_acquire_many(cost)) {
+            Ok(Ok(permit)) => {
+                permit.forget();
+                state.accept(body, deadline, true)
+            }
+            _ => Offer::NoRoom(body),
+        }
+    }
+
+    /// Moves what has been accepted into the empty `into`.
+    pub(super) fn take_all(&self, into: &mut VecDeque<Queued>) {
+        debug_assert!(into.is_empty());
+        std::mem::swap(&mut self.lock().messages, into);
+    }
+
+    /// For the driver before it sleeps: notes that the next message has to wake it. False when there
+    /// already is one.
+    pub(super) fn sleep(&self) -> bool {
+        let mut state = self.lock();
+        state.driver_sleeps = state.messages.is_empty();
+        if state.messages.capacity() > LARGE_IDLE && state.messages.is_empty() {
+            state.messages = VecDeque::new();
+        }
+        state.driver_sleeps
+    }
+
+    /// Gives back what finished messages had cost.
+    pub(super) fn release(&self, budget: &Semaphore, credit: Credit) {
+        if credit == Credit::default() {
+            return;
+        }
+        let waiting = {
+            let mut state = self.lock();
+            state.own = state.own.saturating_sub(credit.own);
+            state.budget = state.budget.saturating_sub(credit.budget);
+            state.waiting > 0
+        };
+        if credit.budget > 0 {
+            budget.add_permits(credit.budget);
+        }
+        if waiting {
+            self.room.notify_one();
+        }
+    }
+
+    /// From now on offers are answered with `kind`; callers who wait get their messages back. What is
+    /// in the queue stays. A final reason ([`SendErrorKind::Closed`]) replaces a retirement's.
+    pub(crate) fn refuse(&self, kind: SendErrorKind) {
+        {
+            let mut state = self.lock();
+            match (state.refused, kind) {
+                (None, _) | (Some(SendErrorKind::Retired(_)), SendErrorKind::Closed(_)) => {
+                    state.refused = Some(kind);
+                }
+                _ => return,
+            }
+        }
+        self.line.close();
+        self.room.notify_waiters();
+    }
+
+    /// Drops what is queued and gives all that is paid for back to the budget. Only after
+    /// [`refuse`](Self::refuse), when the driver has given up what it had taken.
+    pub(super) fn clear(&self, budget: &Semaphore) {
+        let (messages, paid) = {
+            let mut state = self.lock();
+            state.own = 0;
+            (std::mem::take(&mut state.messages), std::mem::take(&mut state.budget))
+        };
+        drop(messages);
+        if paid > 0 {
+            budget.add_permits(paid);
+        }
+    }
+
+    pub(super) fn held(&self) -> Held {
+        let state = self.lock();
+        Held { accepted: state.accepted, bytes: state.own + state.budget }
+    }
+}
+
+impl State {
+    fn accept(&mut self, body: Bytes, deadline: Option<Instant>, budget: bool) -> Offer {
+        let cost = cost(body.len());
+        if budget {
+            self.budget += cost;
+        } else {
+            self.own += cost;
+        }
+        self.accepted += 1;
+        self.messages.push_back(Queued { body, deadline, budget });
+        Offer::Accepted { wake: std::mem::take(&mut self.driver_sleeps) }
+    }
+}
+
+/// One caller's place among those who wait.
+struct Waiting<'a>(&'a Queue);
+
+impl<'a> Waiting<'a> {
+    fn new(queue: &'a Queue) -> Self {
+        queue.lock().waiting += 1;
+        Self(queue)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().waiting -= 1;
+    }
+}

@@ -1,0 +1,167 @@
+//! Leases: turns, exclusivity, marks of use.
+
+use std::num::NonZeroU32;
+
+use super::*;
+
+/// Puts a core with permits into the slot, as a pool does for `max_leases` or an exclusive waiter.
+fn limit(end: &End, permits: u32) -> Arc<LeaseCore> {
+    let core = LeaseCore::new(Arc::clone(&end.session), NonZeroU32::new(permits));
+    let old = end.host.slot.lock().unwrap().replace(Arc::clone(&core));
+    drop(old);
+    core
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_lease_and_a_hundred_tasks_take_a_hundred_turns_each_in_order() {
+    let (ours, _theirs) = pair(Config::default(), 1 << 16).await;
+    let core = limit(&ours, 1);
+    let turns = Arc::new(Mutex::new(Vec::new()));
+    let tasks: Vec<_> = (0..100)
+        .map(|task| {
+            let (core, turns) = (Arc::clone(&core), Arc::clone(&turns));
+            tokio::spawn(async move {
+                for _ in 0..100 {
+                    let lease = Turn::of(&core).wait().await.unwrap();
+                    turns.lock().unwrap().push(task);
+                    tokio::task::yield_now().await;
+                    drop(lease);
+                }
+            })
+        })
+        .collect();
+    // Waiters that go away skip nobody.
+    for _ in 0..50 {
+        let mut turn = Box::pin(Turn::of(&core).wait());
+        assert!(futures_util::poll!(&mut turn).is_pending());
+        tokio::task::yield_now().await;
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let turns = turns.lock().unwrap();
+    assert_eq!(turns.len(), 10_000);
+    for (index, task) in turns.iter().enumerate() {
+        assert_eq!(*task, index % 100);
+    }
+    drop(core);
+    assert_eq!(ours.session.leases_out(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_for_a_turn_are_woken_by_retirement_and_do_not_hold_it_up() {
+    let (ours, _theirs) = pair(Config::default(), 1 << 16).await;
+    let core = limit(&ours, 1);
+    let lease = Turn::of(&core).wait().await.unwrap();
+    let waiting = tokio::spawn(Turn::of(&core).wait());
+    settle().await;
+    drop(core);
+    ours.retire(CloseReason::Age);
+    assert_eq!(waiting.await.unwrap().unwrap_err(), CloseReason::Age);
+    drop(lease);
+    assert_eq!(ours.end().await.0, CloseReason::Age);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exclusive_lease_waits_for_all_others_and_receives() {
+    let (ours, mut theirs) = pair(Config::default(), 1 << 16).await;
+    let early = ours.lease();
+    theirs.lease().send(message(0, 10)).await.unwrap();
+    settle().await;
+    let core = limit(&ours, u32::MAX);
+    assert!(early.try_clone().is_none(), "somebody waits for all leases");
+    let waiting = tokio::spawn(async move { ExclusiveLease::acquire(&core).await });
+    settle().await;
+    assert!(!waiting.is_finished());
+    drop(early);
+    let mut exclusive = waiting.await.unwrap().unwrap();
+    let core = ours.core();
+    assert!(Lease::try_checkout(&core).is_none());
+    let next = tokio::spawn(Turn::of(&core).wait());
+    drop(core);
+
+    for number in 1..=5 {
+        theirs.lease().send(message(number, 10)).await.unwrap();
+    }
+    assert_eq!(number(&exclusive.recv().await.unwrap()), 1);
+    assert_eq!(number(&exclusive.recv().await.unwrap()), 2);
+    exclusive.send(message(9, 10)).await.unwrap();
+    assert_eq!(number(&theirs.inbox.recv().await.unwrap().body), 9);
+    settle().await;
+    assert!(!next.is_finished());
+    drop(exclusive);
+    next.await.unwrap().unwrap();
+    theirs.lease().send(message(6, 10)).await.unwrap();
+    let mut ours = ours;
+    let mut got = Vec::new();
+    for _ in 0..5 {
+        got.push(number(&ours.inbox.recv().await.unwrap().body));
+    }
+    assert_eq!(got, [0, 3, 4, 5, 6]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exclusive_holder_who_does_not_read_pauses_the_peer_and_loses_nothing() {
+    let config = Config::default().max_message_size(2_000).max_undelivered(3_000);
+    let (ours, theirs) = pair(config, 500).await;
+    let core = limit(&ours, u32::MAX);
+    let mut exclusive = ExclusiveLease::acquire(&core).await.unwrap();
+    let lease = theirs.lease();
+    let sender = tokio::spawn(async move {
+        for count in 0..100 {
+            lease.send(message(count, 400)).await.unwrap();
+        }
+        lease.flush().await.unwrap();
+    });
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    assert!(ours.session.holder.undelivered() <= 3_000);
+    for count in 0..100 {
+        assert_eq!(number(&exclusive.recv().await.unwrap()), count);
+    }
+    sender.await.unwrap();
+    ours.session.close(CloseReason::Discarded);
+    assert_eq!(exclusive.recv().await, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_an_exclusive_lease_ends_with_the_session() {
+    let (ours, _theirs) = pair(Config::default(), 1 << 16).await;
+    let early = ours.lease();
+    let core = limit(&ours, u32::MAX);
+    let waiting = tokio::spawn(async move { ExclusiveLease::acquire(&core).await });
+    settle().await;
+    early.discard();
+    assert_eq!(waiting.await.unwrap().unwrap_err(), CloseReason::Discarded);
+    assert_eq!(ours.end().await.0, CloseReason::Discarded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn data_and_leases_are_use_and_pings_are_not() {
+    let (ours, theirs) = pair(Config::default(), 1 << 16).await;
+    let born = ours.session.last_used();
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    ours.session.probe().await.unwrap();
+    assert_eq!(ours.session.last_used(), born);
+    let lease = ours.lease();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    ours.shared.tick(Instant::now());
+    drop(lease);
+    assert_eq!(ours.session.last_used(), Instant::now());
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    theirs.lease().send(message(1, 10)).await.unwrap();
+    settle().await;
+    assert_eq!(ours.session.last_used(), Instant::now());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_discarded_session_is_closed_for_everybody_and_says_why() {
+    let (ours, theirs) = pair(Config::default(), 1 << 16).await;
+    let other = ours.lease();
+    ours.lease().discard();
+    assert_eq!(ours.session.fit(), Fit::Retired);
+    assert_eq!(other.closed().await, CloseReason::Discarded);
+    let error = other.send(message(1, 1)).await.unwrap_err();
+    assert_eq!(error.kind, SendErrorKind::Closed(CloseReason::Discarded));
+    assert_eq!(other.ping().await, Err(PingError::Closed(CloseReason::Discarded)));
+    theirs.end().await;
+}
