@@ -197,6 +197,9 @@ pub enum ProtocolError {
     /// A pong to no ping of ours.
     #[error("a pong answers no ping")]
     UnknownPong,
+    /// Our own cipher failed, or was given more than a frame can hold: a defect, not the peer's doing.
+    #[error("our own cipher failed")]
+    Cipher,
     /// The nonce space of a direction is used up.
     #[error("nonces exhausted")]
     NoncesExhausted,
@@ -384,6 +387,13 @@ pub enum DialError {
         #[source]
         source: Arc<io::Error>,
     },
+    /// The caller's own way to open the stream failed.
+    #[error("the caller's stream could not be opened")]
+    Open {
+        /// The opener's error.
+        #[source]
+        source: Arc<io::Error>,
+    },
     /// Connected, but the handshake failed.
     #[error("the handshake failed")]
     Handshake(#[source] HandshakeError),
@@ -443,6 +453,7 @@ impl DialError {
             Self::Backoff { until, .. } => Retry::At(*until),
             Self::Resolve { .. }
             | Self::Connect { .. }
+            | Self::Open { .. }
             | Self::Handshake(_)
             | Self::TimedOut
             | Self::VerdictTimedOut
@@ -588,6 +599,9 @@ pub enum AdoptError<S> {
         /// What it was told.
         reason: RejectReason,
     },
+    /// One of our own limits was met.
+    #[error("limit reached: {0}")]
+    Limit(Limit),
     /// The pool drains or is closed.
     #[error("the pool is closed")]
     PoolClosed,
@@ -602,6 +616,7 @@ impl<S> std::fmt::Debug for AdoptError<S> {
             Self::Rejected { peer, reason } => {
                 f.debug_struct("Rejected").field("peer", peer).field("reason", reason).finish()
             }
+            Self::Limit(limit) => f.debug_tuple("Limit").field(limit).finish(),
             Self::PoolClosed => f.write_str("PoolClosed"),
         }
     }
