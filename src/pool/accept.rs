@@ -1,0 +1,393 @@
+//! Inbound connections: from a stranger's socket to a session in its slot.
+//!
+//! Owns the listeners and the responder's side of a handshake. A stranger is bounded in number, time
+//! and memory, and gets not one byte before it has shown that it knows our key; what fails is read
+//! and discarded for a random time, so that the failure tells nothing. After message 3 the peer is
+//! authenticated, the checks run, and the slot machine decides.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::{Instrument as _, debug, warn};
+
+use crate::error::{HandshakeError, Limit, ListenError, Refusal, RejectReason};
+use crate::event::{PoolEvent, RejectedBy};
+use crate::id::{Origin, PeerId};
+use crate::pool::admission::Ticket;
+use crate::pool::dial::Dial;
+use crate::pool::hooks;
+use crate::pool::inner::{Held, Inner, Newcomer, room_of};
+use crate::pool::registry::Open;
+use crate::pool::room::Room;
+use crate::proto::record::Verdict;
+use crate::proto::slot::{Claim, Displaced, InboundRow, Judgement, Phase, View};
+use crate::session::LeaseCore;
+use crate::sync::lock;
+use crate::transport::native::{Failed, Proposed};
+use crate::transport::{Address, BoxedStream, configure_tcp};
+
+/// How long a listener rests after the system refused it a connection for want of descriptors or
+/// memory: long enough not to spin, short enough not to be noticed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The least time for which a failed handshake is read and discarded. The most is
+/// `handshake_timeout`.
+const DISCARD_AT_LEAST: Duration = Duration::from_millis(500);
+
+/// The share of `verdict_timeout` that our checks of an inbound peer may take together: the rest is
+/// for the verdict's way back.
+const CHECKS_OF_VERDICT: f64 = 0.75;
+
+/// What a peer that meets a full pool is told to wait. Room comes when sessions fall idle or end.
+const RETRY_WHEN_FULL: Duration = Duration::from_secs(10);
+
+/// What a peer that meets a pool that shuts down is told to wait: the time of a restart.
+const RETRY_WHEN_DRAINING: Duration = Duration::from_secs(5);
+
+/// Why an inbound connection did not become a session.
+pub(crate) enum NotAccepted {
+    /// The pool ends.
+    PoolClosed,
+    /// No place among the pending handshakes, or shed for a newcomer.
+    Shed,
+    /// The handshake failed; the peer is a stranger.
+    Handshake(HandshakeError),
+    /// The peer was told no.
+    Rejected(PeerId, RejectReason),
+}
+
+impl Inner {
+    /// Opens a listener and accepts on it until the pool drains or closes.
+    pub(crate) async fn listen(
+        self: &Arc<Self>,
+        address: SocketAddr,
+    ) -> Result<SocketAddr, ListenError> {
+        if !self.is_open() {
+            return Err(ListenError::PoolClosed);
+        }
+        let failed = |source| ListenError::Bind { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let local = listener.local_addr().map_err(failed)?;
+        lock(&self.listeners).push(local);
+        let pool = self.clone();
+        self.service.spawn(async move {
+            tokio::select! {
+                biased;
+                () = pool.stop_accepting.cancelled() => {}
+                () = pool.accept_on(listener) => {}
+            }
+            lock(&pool.listeners).retain(|a| *a != local);
+        });
+        Ok(local)
+    }
+
+    async fn accept_on(self: &Arc<Self>, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, source)) => self.incoming(stream, source),
+                Err(error) => {
+                    // A connection that was reset before we took it, or no descriptors.
+                    warn!(%error, "accepting failed");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// A connection from a stranger: turned away, or a handshake task.
+    fn incoming(self: &Arc<Self>, stream: TcpStream, source: SocketAddr) {
+        let failures = &self.counters.handshake_failures;
+        if !lock(&self.throttle).admit(source.ip(), Instant::now().into_std()) {
+            failures.source_limited.one();
+            self.events.publish(|| PoolEvent::LimitHit { limit: Limit::SourceRate });
+            return;
+        }
+        let entry = self.admission.enter();
+        if entry.shed {
+            failures.shed.one();
+            self.events.publish(|| PoolEvent::LimitHit { limit: Limit::PendingHandshakes });
+        }
+        let Some(ticket) = entry.ticket else { return };
+        if let Err(error) = configure_tcp(&stream, self.settings.stall_timeout) {
+            debug!(%error, "socket options refused");
+        }
+        let span = tracing::info_span!("accept", remote = %source, role = "responder");
+        let pool = self.clone();
+        self.spawn(
+            async move {
+                let admitted =
+                    hooks::ask(pool.settings.hook_timeout, || pool.hooks.admit(&source)).await;
+                if let Err(refusal) = admitted {
+                    pool.hook_refused(refusal);
+                    pool.counters.handshake_failures.not_admitted.one();
+                    return;
+                }
+                let remote = Some(Address::from(source));
+                // The outcome is counted and told where it is decided.
+                let _ = pool.respond(Box::new(stream), remote, ticket).await;
+            }
+            .instrument(span),
+        );
+    }
+
+    /// The responder's side of one connection, to its end.
+    pub(crate) async fn respond(
+        self: &Arc<Self>,
+        stream: BoxedStream,
+        remote: Option<Address>,
+        ticket: Ticket,
+    ) -> Result<Arc<LeaseCore>, NotAccepted> {
+        let began = Instant::now();
+        let handshake = tokio::select! {
+            biased;
+            () = self.stop_accepting.cancelled() => return Err(NotAccepted::PoolClosed),
+            () = ticket.shed() => return Err(NotAccepted::Shed),
+            done = self.native.respond(stream, || ticket.verified()) => done,
+        };
+        let proposed = match handshake {
+            Ok(proposed) => proposed,
+            Err(Failed { error, stream }) => {
+                drop(ticket);
+                return Err(self.stranger_failed(error, stream, remote));
+            }
+        };
+        let peer = proposed.peer;
+        match self.judge(proposed, remote, began).await {
+            Ok(core) => {
+                self.counters.handshakes_accepted.one();
+                Ok(core)
+            }
+            Err(reason) => {
+                self.counters.rejected_by_us.count(reason);
+                debug!(peer = %peer.short(), %reason, "rejected");
+                self.events.publish(|| PoolEvent::Rejected { peer, reason, by: RejectedBy::Us });
+                Err(NotAccepted::Rejected(peer, reason))
+            }
+        }
+    }
+
+    /// A handshake failed before the peer was authenticated: it learns nothing.
+    fn stranger_failed(
+        self: &Arc<Self>,
+        error: HandshakeError,
+        stream: Option<BoxedStream>,
+        remote: Option<Address>,
+    ) -> NotAccepted {
+        self.counters.handshake_failures.count((&error).into());
+        debug!(%error, "handshake failed");
+        self.events.publish(|| PoolEvent::HandshakeFailed { remote, cause: (&error).into() });
+        if let Some(stream) = stream {
+            self.discard(stream);
+        }
+        NotAccepted::Handshake(error)
+    }
+
+    /// Reads and discards until a random deadline, then closes; at most `max_discarding` at once.
+    fn discard(self: &Arc<Self>, mut stream: BoxedStream) {
+        let Some(permit) = self.discarding.try_acquire() else {
+            self.events.publish(|| PoolEvent::LimitHit { limit: Limit::Discarding });
+            return;
+        };
+        let mut random = [0; 4];
+        self.settings.entropy.fill(&mut random);
+        let share = f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX);
+        let spread = self.settings.handshake_timeout.saturating_sub(DISCARD_AT_LEAST);
+        let until = Instant::now() + DISCARD_AT_LEAST + spread.mul_f64(share);
+        let pool = self.clone();
+        self.spawn(async move {
+            let reading = async {
+                let mut scrap = [0; 512];
+                while matches!(stream.read(&mut scrap).await, Ok(n) if n > 0) {}
+            };
+            tokio::select! {
+                biased;
+                () = pool.stop_accepting.cancelled() => {}
+                _ = timeout_at(until, reading) => {}
+            }
+            drop(permit);
+        });
+    }
+
+    /// The checks, then the slot machine, as often as it parks the connection.
+    async fn judge(
+        self: &Arc<Self>,
+        proposed: Proposed,
+        remote: Option<Address>,
+        began: Instant,
+    ) -> Result<Arc<LeaseCore>, RejectReason> {
+        let (peer, claim) = (proposed.peer, proposed.claim);
+        if let Err(refusal) = self.check_proposed(picture(&proposed, &remote)).await {
+            debug!(peer = %peer.short(), %refusal, "refused");
+            return Err(self.reject(proposed, RejectReason::Refused, None));
+        }
+        let core = self.new_session(Newcomer {
+            peer,
+            origin: Origin::Inbound,
+            address: remote.clone(),
+            observed: String::new(),
+            handshake_hash: proposed.handshake_hash,
+            peer_max_message: proposed.peer_max_message,
+            payload: proposed.application_payload.clone(),
+            handshake_time: began.elapsed(),
+        });
+        let mut spare = None;
+        let mut parked = false;
+        loop {
+            match self.decide(&core, &claim, &mut spare, parked) {
+                Decision::Accept { stamp, row, displaced } => {
+                    // No await from here on: what stands in the slot gets its driver.
+                    self.count_inbound_row(row);
+                    let verdict = Verdict::Accept {
+                        stamp,
+                        observed: remote.map(|a| a.to_string()).unwrap_or_default(),
+                        payload: self.native.application_payload(),
+                    };
+                    lock(&self.backoff).clear(&peer);
+                    self.start(core.session(), proposed.established(), Some(verdict));
+                    self.watch(core.session());
+                    self.settle(displaced, &core);
+                    return Ok(core);
+                }
+                Decision::Reject(reason) => {
+                    let retry_after = match reason {
+                        RejectReason::Draining => Some(RETRY_WHEN_DRAINING),
+                        RejectReason::Duplicate => {
+                            self.counters.inbound_rows.duplicate.one();
+                            None
+                        }
+                        _ => None,
+                    };
+                    return Err(self.reject(proposed, reason, retry_after));
+                }
+                Decision::NeedsRoom => match self.room_for_newcomer() {
+                    Ok(room) => spare = Some(room),
+                    Err(limit) => {
+                        self.events.publish(|| PoolEvent::LimitHit { limit });
+                        let retry_after = Some(RETRY_WHEN_FULL);
+                        return Err(self.reject(proposed, RejectReason::Full, retry_after));
+                    }
+                },
+                Decision::Park(dial) => {
+                    if !parked {
+                        parked = true;
+                        self.counters.parked.one();
+                        self.counters.inbound_rows.committed_smaller.one();
+                    }
+                    self.while_committed(&dial).await;
+                }
+            }
+        }
+    }
+
+    /// Our authorisation, ready check, and the peers that the application refuses for a time.
+    async fn check_proposed(&self, candidate: hooks::Candidate) -> Result<(), Refusal> {
+        if self.refused_by_application(&candidate.peer).is_some() {
+            return Err(Refusal::Refused);
+        }
+        // The dialler waits for no longer than its `verdict_timeout`, which is likely to be ours.
+        let most = self.settings.verdict_timeout.mul_f64(CHECKS_OF_VERDICT);
+        timeout(most, self.check(&candidate)).await.unwrap_or_else(|_elapsed| {
+            self.hook_refused(Refusal::TimedOut);
+            Err(Refusal::TimedOut)
+        })
+    }
+
+    /// One look at the slot, under its lock; installs the session if the machine accepts it.
+    fn decide(
+        &self,
+        core: &Arc<LeaseCore>,
+        claim: &Claim,
+        spare: &mut Option<Room>,
+        parked: bool,
+    ) -> Decision {
+        let session = core.session();
+        let peer = session.peer();
+        self.registry.with(&peer, |slot, open| {
+            if open == Open::No {
+                return Decision::Reject(RejectReason::Draining);
+            }
+            let row = match slot.judge(claim, self.key_order(&peer), parked) {
+                Judgement::Accept(row) => row,
+                Judgement::Reject(reason) => return Decision::Reject(reason),
+                Judgement::Park => {
+                    return match slot.view() {
+                        View::Dialing { dial, .. } => Decision::Park(dial.clone()),
+                        _ => Decision::Reject(RejectReason::Simultaneous),
+                    };
+                }
+            };
+            // What stands in the slot passes its room on; only a newcomer needs its own.
+            let Some(room) = room_of(slot).or_else(|| spare.take()) else {
+                return Decision::NeedsRoom;
+            };
+            // Drawn under the lock, so that stamps follow the order of decisions.
+            let stamp = self.next_stamp();
+            let held = Held { core: core.clone(), room: Some(room) };
+            let displaced = slot.install_inbound(session.id(), *claim, held);
+            Decision::Accept { stamp, row, displaced }
+        })
+    }
+
+    /// Waits until our committed dial is decided one way or the other. The dial bounds the wait.
+    async fn while_committed(&self, dial: &Arc<Dial>) {
+        let settled = dial.settled.notified();
+        let still = self.registry.read(&dial.peer, |slot| {
+            matches!(
+                slot.view(),
+                View::Dialing { dial: now, phase: Phase::Committed, .. } if Arc::ptr_eq(now, dial)
+            )
+        });
+        if still == Some(true) {
+            settled.await;
+        }
+    }
+
+    /// Tells the peer no, in a task of its own: it ends when the peer closes, within a second.
+    fn reject(
+        self: &Arc<Self>,
+        proposed: Proposed,
+        reason: RejectReason,
+        retry_after: Option<Duration>,
+    ) -> RejectReason {
+        self.spawn(async move { proposed.reject(reason, retry_after).await });
+        reason
+    }
+
+    fn count_inbound_row(&self, row: InboundRow) {
+        let rows = &self.counters.inbound_rows;
+        match row {
+            InboundRow::Vacant => rows.absent.one(),
+            InboundRow::AbortsDial => rows.uncommitted.one(),
+            InboundRow::SupersedesDial => rows.committed_larger.one(),
+            InboundRow::RetiresSession => rows.superseding.one(),
+        }
+        if matches!(row, InboundRow::AbortsDial | InboundRow::SupersedesDial) {
+            self.counters.simultaneous_opens.one();
+        }
+    }
+}
+
+/// What the application's checks see of a peer that dialled us.
+fn picture(proposed: &Proposed, remote: &Option<Address>) -> hooks::Candidate {
+    hooks::Candidate {
+        peer: proposed.peer,
+        address: remote.clone(),
+        origin: Origin::Inbound,
+        handshake_hash: proposed.handshake_hash,
+        peer_instance: proposed.claim.instance,
+        peer_max_message: proposed.peer_max_message,
+        application_payload: proposed.application_payload.clone(),
+    }
+}
+
+/// What one look at the slot decided.
+enum Decision {
+    Accept { stamp: u64, row: InboundRow, displaced: Displaced<Arc<Dial>, Held> },
+    Park(Arc<Dial>),
+    Reject(RejectReason),
+    NeedsRoom,
+}

@@ -1,0 +1,310 @@
+//! From a caller's target to a lease: the live session's, or that of the one dial all callers share.
+//!
+//! Owns the callers' side of a dial: joining, waiting, leaving. A caller that is dropped at any await
+//! leaves nothing behind but, perhaps, a dial that others wait for or that is committed.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::WhenFull;
+use crate::error::{AdoptError, DialError, Limit};
+use crate::event::PoolEvent;
+use crate::id::{AttemptId, PeerId};
+use crate::pool::dial::{Dial, Opener, Source};
+use crate::pool::inner::Inner;
+use crate::pool::permit::Permit;
+use crate::pool::registry::Open;
+use crate::pool::target::Target;
+use crate::proto::slot::View;
+use crate::session::{ExclusiveLease, Fit, Lease, LeaseCore, Turn};
+use crate::transport::{BoxedStream, Stream};
+
+/// How often a caller goes back to the slot when the session that it was given ended before it had
+/// its lease. Each round met a session or a dial that was live, so more than a few mean that the
+/// peer takes and drops sessions as fast as it can.
+const ROUNDS: u32 = 8;
+
+/// How a dial would reach the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// At an address, or by the caller's opener: a failure a short while ago tells of it.
+    Dialled,
+    /// Over a stream that is open already: only the application's refusal counts.
+    Brought,
+}
+
+/// What a caller finds in the slot.
+enum Found {
+    Session(Arc<LeaseCore>),
+    Joined(Arc<Dial>),
+    Begun(Arc<Dial>, Permit),
+}
+
+/// A caller's part in a dial: left on drop, unless the dial is over.
+struct Waiter<'a> {
+    pool: &'a Inner,
+    peer: PeerId,
+    attempt: AttemptId,
+    over: bool,
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        let dial = self.pool.registry.with(&self.peer, |slot, _| slot.leave(self.attempt));
+        if let Some(dial) = dial {
+            self.pool.counters.dial_failures.cancelled.one();
+            dial.abort.cancel();
+            drop(dial.take_room());
+        }
+    }
+}
+
+impl Inner {
+    /// A lease on the live session, if there is one and a permit is free.
+    #[inline]
+    pub(crate) fn hit(&self, peer: &PeerId) -> Option<Lease> {
+        self.registry
+            .read(peer, |slot| slot.session().and_then(|held| Lease::try_checkout(&held.core)))?
+    }
+
+    /// As [`Inner::hit`], for a session that needs no probe.
+    #[inline]
+    pub(crate) fn sound_hit(&self, peer: &PeerId) -> Option<Lease> {
+        let lease = self.hit(peer).filter(|lease| lease.session().fit() == Fit::Ready)?;
+        self.counters.hits.one();
+        Some(lease)
+    }
+
+    /// A lease on a session to the target, dialled if need be, within the caller's own deadline.
+    pub(crate) async fn obtain(
+        self: &Arc<Self>,
+        target: Target,
+        source: Source,
+    ) -> Result<Lease, DialError> {
+        let deadline = target.timeout.map(|timeout| Instant::now() + timeout);
+        let work = self.obtain_patiently(&target, source);
+        match deadline {
+            Some(at) => timeout_at(at, work).await.unwrap_or(Err(DialError::Deadline)),
+            None => work.await,
+        }
+    }
+
+    async fn obtain_patiently(
+        self: &Arc<Self>,
+        target: &Target,
+        source: Source,
+    ) -> Result<Lease, DialError> {
+        let mut source = Some(source);
+        for _ in 0..ROUNDS {
+            let core = self.session_core(target, &mut source).await?;
+            let Some(lease) = self.take_turn_on(core).await? else { continue };
+            if lease.session().fit() == Fit::Ready || lease.session().probe().await.is_ok() {
+                return Ok(lease);
+            }
+        }
+        Err(DialError::Superseded)
+    }
+
+    /// The session of the target's slot, dialled if need be.
+    async fn session_core(
+        self: &Arc<Self>,
+        target: &Target,
+        source: &mut Option<Source>,
+    ) -> Result<Arc<LeaseCore>, DialError> {
+        let dial = match self.enter(target, Way::Dialled)? {
+            Found::Session(core) => {
+                self.counters.hits.one();
+                return Ok(core);
+            }
+            Found::Joined(dial) => {
+                self.counters.misses.one();
+                self.counters.dials_shared.one();
+                dial.add_addresses(&target.addresses);
+                dial
+            }
+            Found::Begun(dial, queued) => {
+                self.counters.misses.one();
+                // A caller whose stream was used up in an earlier round leaves it to the connector.
+                let source = source.take().unwrap_or_else(|| Source::of(target));
+                self.spawn_dial(dial.clone(), source, queued);
+                dial
+            }
+        };
+        let mut waiter = self.waiter(&dial);
+        let outcome = dial.outcome.wait().await;
+        waiter.over = true;
+        outcome
+    }
+
+    fn waiter(&self, dial: &Dial) -> Waiter<'_> {
+        Waiter { pool: self, peer: dial.peer, attempt: dial.attempt, over: false }
+    }
+
+    /// Looks at the slot, joins its dial, or begins one.
+    fn enter(&self, target: &Target, way: Way) -> Result<Found, DialError> {
+        if target.peer == self.peer {
+            return Err(DialError::OwnIdentity);
+        }
+        let found = self.registry.with(&target.peer, |slot, open| {
+            if open == Open::No {
+                return Err(DialError::PoolClosed);
+            }
+            if let View::Ready { session, .. } = slot.view() {
+                return Ok(Found::Session(session.core.clone()));
+            }
+            if let Some(dial) = slot.join() {
+                return Ok(Found::Joined(dial));
+            }
+            // Under the shard's lock, so that a failure noted before the slot was freed is seen.
+            let too_early = match way {
+                Way::Dialled => self.backing_off(target),
+                Way::Brought => self.refused_by_application(&target.peer),
+            };
+            if let Some(error) = too_early {
+                return Err(error);
+            }
+            let Some(queued) = self.queued.try_acquire() else {
+                return Err(DialError::Limit(Limit::QueuedDials));
+            };
+            let attempt = AttemptId::next();
+            let dial = Arc::new(Dial::new(attempt, target.peer, &target.addresses));
+            slot.dial(attempt, dial.clone());
+            Ok(Found::Begun(dial, queued))
+        });
+        match &found {
+            Err(DialError::Limit(limit)) => {
+                self.events.publish(|| PoolEvent::LimitHit { limit: *limit });
+            }
+            Err(DialError::Backoff { .. }) => self.counters.backoffs.one(),
+            _ => {}
+        }
+        found
+    }
+
+    /// A lease on a session in hand, in turn if its permits are out. `None`: it has ended or is
+    /// retired, and the slot must be asked again.
+    async fn take_turn_on(&self, core: Arc<LeaseCore>) -> Result<Option<Lease>, DialError> {
+        if core.session().fit() == Fit::Retired {
+            self.forget(&core);
+            return Ok(None);
+        }
+        if let Some(lease) = Lease::try_checkout(&core) {
+            return Ok(Some(lease));
+        }
+        if self.settings.when_full == WhenFull::Fail {
+            self.events.publish(|| PoolEvent::LimitHit { limit: Limit::Leases });
+            return Err(DialError::Limit(Limit::Leases));
+        }
+        let turn = Turn::of(&core);
+        // Waiting for a lease is not having one.
+        drop(core);
+        let began = Instant::now();
+        self.counters.waits.one();
+        let lease = turn.wait().await;
+        self.counters.wait_time.add(began.elapsed());
+        Ok(lease.ok())
+    }
+
+    /// Takes a session that is ending out of its slot before its driver does.
+    fn forget(&self, core: &Arc<LeaseCore>) {
+        let session = core.session();
+        if let (Some(held), Some(why)) = (self.take(session), session.retired()) {
+            self.retire_held(held, why);
+        }
+    }
+
+    /// Puts a lease core with permits in the slot, so that all leases can be waited for. `None`: the
+    /// session is not there any more.
+    fn gate(&self, core: Arc<LeaseCore>) -> Option<Arc<LeaseCore>> {
+        if core.has_permits() {
+            return Some(core);
+        }
+        let session = core.session().clone();
+        drop(core);
+        let replaced = self.registry.with(&session.peer(), |slot, _| {
+            let held = slot.session_mut()?;
+            if held.core.session().id() != session.id() {
+                return None;
+            }
+            if held.core.has_permits() {
+                return Some((held.core.clone(), None));
+            }
+            let gated = LeaseCore::new(session.clone(), Some(NonZeroU32::MAX));
+            let old = std::mem::replace(&mut held.core, gated.clone());
+            Some((gated, Some(old)))
+        });
+        // The old core goes when its last lease returns; this was the slot's share of it.
+        replaced.map(|(gated, _old)| gated)
+    }
+
+    /// All leases of the target's session.
+    pub(crate) async fn obtain_exclusive(
+        self: &Arc<Self>,
+        target: Target,
+        source: Source,
+    ) -> Result<ExclusiveLease, DialError> {
+        let deadline = target.timeout.map(|timeout| Instant::now() + timeout);
+        let work = async {
+            let mut source = Some(source);
+            for _ in 0..ROUNDS {
+                let core = self.session_core(&target, &mut source).await?;
+                if core.session().fit() == Fit::Retired {
+                    self.forget(&core);
+                    continue;
+                }
+                let Some(gated) = self.gate(core) else { continue };
+                let Ok(lease) = ExclusiveLease::acquire(&gated).await else { continue };
+                drop(gated);
+                if lease.session().fit() == Fit::Ready || lease.ping().await.is_ok() {
+                    return Ok(lease);
+                }
+            }
+            Err(DialError::Superseded)
+        };
+        match deadline {
+            Some(at) => timeout_at(at, work).await.unwrap_or(Err(DialError::Deadline)),
+            None => work.await,
+        }
+    }
+}
+
+impl Inner {
+    /// A dial over a stream that the caller brought; the stream comes back when it is not needed.
+    pub(crate) async fn adopt_as_initiator<S: Stream>(
+        self: &Arc<Self>,
+        stream: S,
+        peer: PeerId,
+    ) -> Result<Lease, AdoptError<S>> {
+        let target = Target::new(peer);
+        let dial = match self.enter(&target, Way::Brought) {
+            Ok(Found::Begun(dial, queued)) => {
+                let opener: Opener = Box::new(move || {
+                    Box::pin(std::future::ready(Ok(Box::new(stream) as BoxedStream)))
+                });
+                self.spawn_dial(dial.clone(), Source::Opener(opener), queued);
+                dial
+            }
+            Ok(Found::Joined(dial)) => {
+                drop(self.waiter(&dial));
+                return Err(AdoptError::Exists { peer, stream });
+            }
+            Ok(Found::Session(_)) => return Err(AdoptError::Exists { peer, stream }),
+            Err(error) => return Err(AdoptError::Dial(error)),
+        };
+        let mut waiter = self.waiter(&dial);
+        let outcome = dial.outcome.wait().await;
+        waiter.over = true;
+        let core = outcome.map_err(AdoptError::Dial)?;
+        match self.take_turn_on(core).await.map_err(AdoptError::Dial)? {
+            Some(lease) => Ok(lease),
+            None => {
+                self.obtain(target.clone(), Source::of(&target)).await.map_err(AdoptError::Dial)
+            }
+        }
+    }
+}

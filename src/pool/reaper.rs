@@ -1,0 +1,143 @@
+//! Expiry of sessions that nobody uses.
+//!
+//! Owns the one task that watches idle time, and the coarse clock by which leases mark their use.
+//! It sleeps while there is nothing to expire. (Age is watched by each session's own driver.)
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::error::CloseReason;
+use crate::pool::idle::{Evict, Use};
+use crate::pool::inner::Inner;
+use crate::session::{Fit, Session};
+use crate::sync::lock;
+
+/// The coarse clock ticks this often per `max_idle`: a session that was only leased, and carried no
+/// data, is kept for at most 1/64 less than it should be.
+const TICKS_PER_IDLE: u32 = 64;
+/// No finer: below it a tick would cost more than it tells.
+const LEAST_TICK: Duration = Duration::from_millis(10);
+/// No coarser: eviction compares sessions by it.
+const MOST_TICK: Duration = Duration::from_secs(5);
+
+/// How many sessions one search for an idle one looks at. Sessions in use move back as they are
+/// looked at, so the next search goes on where this one ended.
+const LOOKS: usize = 1024;
+
+/// A session in the order of idleness; equally idle ones in the order of their numbers.
+#[derive(Clone)]
+pub(crate) struct Watched(pub(crate) Arc<Session>);
+
+impl PartialEq for Watched {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id() == other.0.id()
+    }
+}
+
+impl Eq for Watched {}
+
+impl PartialOrd for Watched {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Watched {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.id().cmp(&other.0.id())
+    }
+}
+
+impl Inner {
+    /// Takes a session from under the watch.
+    pub(crate) fn unwatch(&self, session: &Arc<Session>) {
+        lock(&self.idle).remove(&Watched(session.clone()));
+    }
+
+    /// Starts the watch, if sessions are to expire for want of use at all.
+    pub(crate) fn spawn_reaper(self: &Arc<Self>) {
+        let Some(max_idle) = self.settings.max_idle else { return };
+        let pool = self.clone();
+        let stop = self.stop.clone();
+        self.service.spawn(async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = pool.watch_idle(max_idle) => {}
+            }
+        });
+    }
+
+    async fn watch_idle(self: &Arc<Self>, max_idle: Duration) {
+        let tick = (max_idle / TICKS_PER_IDLE).clamp(LEAST_TICK, MOST_TICK);
+        loop {
+            let appeared = self.appeared.notified();
+            let now = Instant::now();
+            self.session_shared.tick(now);
+            self.expire_idle(max_idle, now);
+            let oldest = lock(&self.idle).oldest();
+            match oldest {
+                None => appeared.await,
+                // Whoever was used last at `oldest` or later is due no sooner.
+                Some(oldest) => sleep_until((oldest + max_idle).clamp(now, now + tick)).await,
+            }
+        }
+    }
+
+    fn expire_idle(self: &Arc<Self>, max_idle: Duration, now: Instant) {
+        let Some(cutoff) = now.checked_sub(max_idle) else { return };
+        loop {
+            let expired = lock(&self.idle).take_expired(cutoff, now, look);
+            let Some(Watched(session)) = expired else { return };
+            self.take_unused(&session, CloseReason::Idle);
+        }
+    }
+
+    /// The longest idle session that may make room, retired. False: there is none.
+    pub(crate) fn evict(self: &Arc<Self>, which: Evict) -> bool {
+        loop {
+            let now = Instant::now();
+            self.session_shared.tick(now);
+            let idlest = lock(&self.idle).take_longest_idle(which, now, LOOKS, look);
+            let Some(Watched(session)) = idlest else { return false };
+            if self.take_unused(&session, CloseReason::Evicted) {
+                return true;
+            }
+        }
+    }
+
+    /// Retires a session, unless a lease was taken meanwhile: that is decided under the shard's
+    /// lock, where leases are taken.
+    fn take_unused(self: &Arc<Self>, session: &Arc<Session>, why: CloseReason) -> bool {
+        let held = self.registry.with(&session.peer(), |slot, _| {
+            let unused = session.leases_out() == 0;
+            if unused { slot.remove(session.id()) } else { None }
+        });
+        match held {
+            Some(held) => {
+                self.retire_held(held, why);
+                true
+            }
+            None => {
+                // Leased again, or gone.
+                if session.fit() != Fit::Retired {
+                    self.watch(session);
+                }
+                false
+            }
+        }
+    }
+}
+
+fn look(Watched(session): &Watched) -> Use<Instant> {
+    if session.fit() == Fit::Retired {
+        Use::Gone
+    } else if session.leases_out() > 0 {
+        Use::Leased
+    } else {
+        Use::Idle(session.last_used())
+    }
+}

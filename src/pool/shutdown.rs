@@ -1,0 +1,188 @@
+//! The pool's end, and the end of one peer's sessions: drain, close, disconnect.
+//!
+//! Owns the order in which things stop. A drain takes every session out of its slot, lets leases
+//! return, flushes, and exchanges goodbyes; a close cuts. Both are driven by events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use tracing::info;
+
+use crate::error::{CloseReason, DialError};
+use crate::id::PeerId;
+use crate::pool::dial::Dial;
+use crate::pool::inner::{Held, Inner, Life};
+use crate::proto::slot::{Disconnected, Phase};
+use crate::snapshot::SessionReport;
+use crate::sync::lock;
+
+/// How [`Pool::disconnect`](crate::Pool::disconnect) ends a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum How {
+    /// Leases return, what was accepted is flushed, both sides say goodbye.
+    #[default]
+    Drain,
+    /// Cut now; what was accepted and not written is lost and reported as unknown.
+    Now,
+}
+
+/// What [`Pool::disconnect`](crate::Pool::disconnect) does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Disconnect {
+    /// How the session ends.
+    pub how: How,
+    /// For how long the peer is refused, inbound and outbound; bounded by `refuse_most`.
+    pub refuse_for: Option<Duration>,
+}
+
+/// What a drain achieved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct DrainReport {
+    /// Sessions that ended during the drain.
+    pub sessions: usize,
+    /// Leases that were still out at the deadline; their sessions were drained under them.
+    pub leases_remaining: usize,
+    /// What became of the sessions' messages, over their whole lives.
+    pub messages: SessionReport,
+    /// How long the drain took.
+    pub elapsed: Duration,
+}
+
+impl Inner {
+    /// Drains the pool and closes it. A second call waits for the same end.
+    pub(crate) async fn drain(self: &Arc<Self>, deadline: Duration) -> DrainReport {
+        let began = Instant::now();
+        if self.advance(Life::Draining) {
+            info!("draining");
+            // Whoever drains may be the one who reads the inbox.
+            self.session_shared.inbox.lift_for_drain();
+            self.stop_accepting.cancel();
+            self.keepers.clear();
+            let swept = self.registry.shut(|_, slot| slot.disconnect());
+            for taken in swept {
+                self.part_with(taken, DialError::PoolClosed, CloseReason::Drained);
+            }
+        }
+        self.work.close();
+        let mut leases_remaining = 0;
+        if timeout_at(began + deadline, self.work.wait()).await.is_err() {
+            let left = self.draining.all();
+            leases_remaining = left.iter().map(|session| session.leases_out() as usize).sum();
+            for session in left {
+                session.drain_now(CloseReason::Drained);
+            }
+            // Every session ends by its own drain_timeout from here, every dial by its verdict's.
+            let most = self.settings.drain_timeout + self.settings.verdict_timeout;
+            let _ = timeout_at(Instant::now() + most, self.work.wait()).await;
+        }
+        self.close().await;
+        let (sessions, messages) = *lock(&self.drained);
+        DrainReport { sessions, leases_remaining, messages, elapsed: began.elapsed() }
+    }
+
+    /// Drains one peer's sessions; the peer may come back.
+    pub(crate) async fn drain_peer(
+        self: &Arc<Self>,
+        peer: &PeerId,
+        deadline: Duration,
+    ) -> DrainReport {
+        let began = Instant::now();
+        let taken = self.registry.with(peer, |slot, _| slot.disconnect());
+        let dial = match &taken.dial {
+            Some((dial, Phase::Committed)) => Some(dial.clone()),
+            _ => None,
+        };
+        self.part_with(taken, DialError::Disconnected, CloseReason::Drained);
+        let mut report = DrainReport::default();
+        if let Some(dial) = dial {
+            // A committed dial may yet bring a session; it is drained when its verdict comes.
+            let ended = dial.settled.notified();
+            if self.awaits_verdict(peer) {
+                let _ = timeout_at(began + deadline, ended).await;
+            }
+        }
+        let sessions = self.draining.of(peer);
+        report.sessions = sessions.len();
+        for session in sessions {
+            if timeout_at(began + deadline, session.closed()).await.is_err() {
+                report.leases_remaining += session.leases_out() as usize;
+                session.drain_now(CloseReason::Drained);
+                session.closed().await;
+            }
+            report.messages += session.report();
+        }
+        report.elapsed = began.elapsed();
+        report
+    }
+
+    /// Stops a pending dial to the peer and ends its session. Whether there was either.
+    pub(crate) fn disconnect(&self, peer: &PeerId, what: Disconnect) -> bool {
+        self.keepers.remove(peer);
+        if let Some(time) = what.refuse_for {
+            let until = Instant::now() + time.min(self.settings.refuse_most);
+            let now = Instant::now().into_std();
+            lock(&self.backoff).refuse(*peer, until.into_std(), DialError::Disconnected, now);
+        }
+        let taken = self.registry.with(peer, |slot, _| slot.disconnect());
+        let any = taken.dial.is_some() || taken.session.is_some();
+        if what.how == How::Now {
+            if let Some(held) = &taken.session {
+                held.core.session().close(CloseReason::Disconnected);
+            }
+            self.draining.of(peer).iter().for_each(|s| s.close(CloseReason::Disconnected));
+        }
+        self.part_with(taken, DialError::Disconnected, CloseReason::Disconnected);
+        any
+    }
+
+    /// Cuts everything and waits until the last task has ended.
+    pub(crate) async fn close(self: &Arc<Self>) {
+        self.shut_down();
+        self.work.wait().await;
+        self.service.wait().await;
+        self.events.end();
+    }
+
+    /// The part of a close that waits for nothing; also what dropping the pool does.
+    pub(crate) fn shut_down(&self) {
+        self.advance(Life::Closed);
+        self.stop_accepting.cancel();
+        self.keepers.clear();
+        let swept = self.registry.shut(|_, slot| slot.disconnect());
+        for taken in swept {
+            if let Some(held) = &taken.session {
+                held.core.session().close(CloseReason::PoolClosed);
+            }
+            self.part_with(taken, DialError::PoolClosed, CloseReason::PoolClosed);
+        }
+        self.draining.all().iter().for_each(|session| session.close(CloseReason::PoolClosed));
+        self.stop.cancel();
+        self.session_shared.inbox.close();
+        self.work.close();
+        self.service.close();
+    }
+
+    /// Acts on what was taken out of a slot: tells the waiters, stops an open dial, retires the
+    /// session.
+    fn part_with(&self, taken: Disconnected<Arc<Dial>, Held>, error: DialError, why: CloseReason) {
+        if let Some((dial, phase)) = taken.dial {
+            dial.outcome.set(Err(error));
+            if phase == Phase::Open {
+                dial.abort.cancel();
+            }
+            drop(dial.take_room());
+            dial.settled.notify_waiters();
+        }
+        if let Some(held) = taken.session {
+            self.retire_held(held, why);
+        }
+    }
+
+    /// Whether a committed dial to the peer, superseded or disconnected, awaits its verdict.
+    fn awaits_verdict(&self, peer: &PeerId) -> bool {
+        self.registry.read(peer, |slot| slot.superseded() > 0).unwrap_or(false)
+    }
+}

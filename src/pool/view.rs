@@ -1,0 +1,78 @@
+//! The pool as others see it: snapshots and statistics.
+//!
+//! Owns the copying of live state into plain values, shard by shard; what must be asked of a session
+//! is asked when the shard's lock is gone.
+
+use tokio::time::Instant;
+
+use crate::pool::inner::Inner;
+use crate::pool::stats::Stats;
+use crate::proto::slot::View;
+use crate::snapshot::{DialSnapshot, LimitUse, Limits, Snapshot};
+
+impl Inner {
+    /// Everything at one moment, or nearly: each session and dial is consistent in itself.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let now = Instant::now();
+        let mut sessions = Vec::new();
+        let mut dials = Vec::new();
+        let slots = self.registry.collect(|_, slot| match slot.view() {
+            View::Ready { session, .. } => Some(Seen::Session(session.core.session().clone())),
+            View::Dialing { dial, waiters, .. } => Some(Seen::Dial(dial.clone(), waiters)),
+            View::Vacant => None,
+        });
+        for seen in slots {
+            match seen {
+                Seen::Session(session) => sessions.push(session.picture(now)),
+                Seen::Dial(dial, waiters) => dials.push(DialSnapshot {
+                    peer: dial.peer,
+                    attempt: dial.attempt,
+                    phase: dial.phase(),
+                    age: now.saturating_duration_since(dial.began),
+                    addresses: dial.addresses(),
+                    waiters,
+                }),
+            }
+        }
+        sessions.extend(self.draining.all().iter().map(|session| session.picture(now)));
+        Snapshot {
+            taken_at_unix: self.settings.wall_clock.unix_seconds(),
+            peer: self.peer,
+            sessions,
+            dials,
+            limits: self.limits(),
+            stats: self.stats(),
+        }
+    }
+
+    /// The counters, with what the sessions that are live have counted so far.
+    pub(crate) fn stats(&self) -> Stats {
+        self.counters.stats()
+    }
+
+    fn limits(&self) -> Limits {
+        let used = |(held, high_water): (usize, usize), limit: usize| LimitUse {
+            held: held as u64,
+            high_water: high_water as u64,
+            limit: limit as u64,
+        };
+        let settings = &self.settings;
+        Limits {
+            sessions: self.sessions.picture(),
+            inbound: self.inbound.picture(),
+            draining: used(self.draining.held(), settings.max_draining),
+            dials: self.dialling.picture(),
+            queued_dials: self.queued.picture(),
+            pending_handshakes: used(self.admission.held(), settings.max_pending_handshakes),
+            discarding: self.discarding.picture(),
+            buffered_bytes: self.session_shared.buffered(),
+            inbox_bytes: self.session_shared.inbox_use(),
+        }
+    }
+}
+
+/// What a slot holds, copied under its lock.
+enum Seen {
+    Session(std::sync::Arc<crate::session::Session>),
+    Dial(std::sync::Arc<crate::pool::dial::Dial>, u32),
+}

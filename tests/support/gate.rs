@@ -1,0 +1,134 @@
+//! A gate on an in-memory stream: passes whole frames, when the test says so.
+//!
+//! Handshake messages and frames alike travel behind a `u16` length, so the gate counts them without
+//! knowing what they mean.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Which way a frame goes, seen from the one who dials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    ToResponder,
+    ToInitiator,
+}
+
+/// Controls both directions of one stream.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    /// How many frames may have passed, in each direction.
+    allowed: Arc<[watch::Sender<u64>; 2]>,
+    /// How many frames have arrived at the gate, in each direction.
+    arrived: Arc<[watch::Sender<u64>; 2]>,
+    cut: CancellationToken,
+    /// Everything that came from the responder's end, for tests of silence.
+    from_responder: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Gate {
+    /// A stream with a gate in its middle: (initiator's end, responder's end). Nothing passes yet.
+    pub(crate) fn closed() -> (Self, DuplexStream, DuplexStream) {
+        let (near, inner_near) = duplex(1 << 16);
+        let (far, inner_far) = duplex(1 << 16);
+        let gate = Self {
+            allowed: Arc::new([watch::Sender::new(0), watch::Sender::new(0)]),
+            arrived: Arc::new([watch::Sender::new(0), watch::Sender::new(0)]),
+            cut: CancellationToken::new(),
+            from_responder: Arc::default(),
+        };
+        let (near_read, near_write) = tokio::io::split(inner_near);
+        let (far_read, far_write) = tokio::io::split(inner_far);
+        gate.clone().pump(Way::ToResponder, near_read, far_write);
+        gate.clone().pump(Way::ToInitiator, far_read, near_write);
+        (gate, near, far)
+    }
+
+    /// As [`Gate::closed`], with everything passing.
+    pub(crate) fn open() -> (Self, DuplexStream, DuplexStream) {
+        let made = Self::closed();
+        made.0.open_all();
+        made
+    }
+
+    /// Lets `n` more frames pass.
+    pub(crate) fn pass(&self, way: Way, n: u64) {
+        self.allowed[way as usize].send_modify(|allowed| *allowed = allowed.saturating_add(n));
+    }
+
+    /// Lets everything pass from now on.
+    pub(crate) fn open_all(&self) {
+        for allowed in self.allowed.iter() {
+            allowed.send_replace(u64::MAX);
+        }
+    }
+
+    /// Waits until `n` frames in all have come to the gate on this way, passed or held.
+    pub(crate) async fn arrived(&self, way: Way, n: u64) {
+        let mut arrived = self.arrived[way as usize].subscribe();
+        arrived.wait_for(|arrived| *arrived >= n).await.unwrap();
+    }
+
+    /// How many frames have come to the gate on this way.
+    pub(crate) fn count(&self, way: Way) -> u64 {
+        *self.arrived[way as usize].borrow()
+    }
+
+    /// Breaks the stream: both ends see it end, what is held is lost.
+    pub(crate) fn cut(&self) {
+        self.cut.cancel();
+    }
+
+    /// How many bytes the responder has written in all.
+    pub(crate) fn bytes_from_responder(&self) -> usize {
+        self.from_responder.lock().unwrap().len()
+    }
+
+    fn pump(
+        self,
+        way: Way,
+        mut from: impl tokio::io::AsyncRead + Send + Unpin + 'static,
+        mut to: impl tokio::io::AsyncWrite + Send + Unpin + 'static,
+    ) {
+        let mut allowed = self.allowed[way as usize].subscribe();
+        let arrived = self.arrived.clone();
+        let copy = self.from_responder.clone();
+        let work = async move {
+            let mut passed = 0;
+            loop {
+                let mut frame = vec![0; 2];
+                if from.read_exact(&mut frame).await.is_err() {
+                    break;
+                }
+                let length = u16::from_be_bytes([frame[0], frame[1]]);
+                frame.resize(2 + usize::from(length), 0);
+                if from.read_exact(&mut frame[2..]).await.is_err() {
+                    break;
+                }
+                if way == Way::ToInitiator {
+                    copy.lock().unwrap().extend_from_slice(&frame);
+                }
+                arrived[way as usize].send_modify(|n| *n += 1);
+                passed += 1;
+                if allowed.wait_for(|allowed| *allowed >= passed).await.is_err() {
+                    break;
+                }
+                if to.write_all(&frame).await.is_err() {
+                    break;
+                }
+            }
+            // A half-close passes when all before it has.
+            let _ = to.shutdown().await;
+        };
+        let cut = self.cut;
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = cut.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+}

@@ -1,0 +1,71 @@
+//! What the tests of the public pool share: nodes, an in-memory network, and gates on its streams.
+//!
+//! Nothing here leaves the process or 127.0.0.1.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+pub(crate) mod gate;
+pub(crate) mod net;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use noise_pool::{Config, Identity, Inbox, PeerId, Pool, Target};
+
+/// A pool with its inbox and its TCP listener on 127.0.0.1.
+pub(crate) struct Node {
+    pub(crate) pool: Pool,
+    pub(crate) inbox: Inbox,
+    pub(crate) address: SocketAddr,
+}
+
+impl Node {
+    /// A node with a fresh identity.
+    pub(crate) async fn start(config: Config) -> Self {
+        Self::start_as(Identity::generate(), config).await
+    }
+
+    pub(crate) async fn start_as(identity: Identity, config: Config) -> Self {
+        let (pool, inbox) = Pool::builder(identity).config(config).build().unwrap();
+        let address = pool.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
+        Self { pool, inbox, address }
+    }
+
+    pub(crate) fn id(&self) -> PeerId {
+        self.pool.id()
+    }
+
+    /// How others reach it.
+    pub(crate) fn target(&self) -> Target {
+        Target::new(self.id()).address(self.address)
+    }
+}
+
+/// An identity that is the same in every run.
+pub(crate) fn identity(n: u8) -> Identity {
+    Identity::from_secret([n.wrapping_add(1); 32])
+}
+
+/// Two identities, the one with the smaller peer id first.
+pub(crate) fn ordered_identities() -> (Identity, Identity) {
+    let (a, b) = (identity(1), identity(2));
+    if a.peer_id() < b.peer_id() { (a, b) } else { (b, a) }
+}
+
+/// Waits until `condition` holds. For states that have no event to wait for; bounded, so that a
+/// failure is a message and not a hang.
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(60), async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "never happened: {what}");
+}
+
+/// Waits for the future, but not for ever.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(60), future).await {
+        Ok(value) => value,
+        Err(_) => panic!("never finished: {what}"),
+    }
+}
