@@ -46,6 +46,9 @@ pub enum CloseReason {
     /// The peer drained the session and said why.
     #[error("the peer drained the session: {0}")]
     Peer(GoodbyeReason),
+    /// The peer began to drain the session; its goodbye, which says why, has not come yet.
+    #[error("the peer drains the session")]
+    PeerDrains,
     /// The stream ended inside a frame or without a goodbye.
     #[error("the stream ended without a goodbye")]
     Truncated,

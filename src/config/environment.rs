@@ -4,7 +4,6 @@
 //! here: it is tokio's, which tests pause. Nothing in the crate may read the system's clock or
 //! randomness except through these.
 
-use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::proto::crypto::Entropy;
@@ -39,14 +38,5 @@ impl Entropy for OsEntropy {
     #[expect(clippy::expect_used, reason = "no key may be made without randomness")]
     fn fill(&self, dest: &mut [u8]) {
         getrandom::fill(dest).expect("the operating system provides randomness");
-    }
-}
-
-/// Names a trait object without looking inside.
-pub(super) struct Opaque;
-
-impl fmt::Debug for Opaque {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("..")
     }
 }

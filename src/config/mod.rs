@@ -6,6 +6,8 @@
 
 mod environment;
 mod error;
+#[cfg(test)]
+mod tests;
 #[cfg(feature = "serde")]
 mod text;
 
@@ -32,6 +34,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 /// No table has more entries: a slip of the finger must not ask for the whole memory.
 const MANY: usize = 10_000_000;
+
+/// No queue is longer, in bytes: what a semaphore can count.
+const MOST_QUEUED: usize = tokio::sync::Semaphore::MAX_PERMITS;
 
 /// What each queued or undelivered message costs besides its own bytes, in bytes: its handle, its
 /// deadline and its place in the queue. Without it, empty messages would be free and unbounded.
@@ -159,7 +164,7 @@ macro_rules! options {
         impl fmt::Debug for Config {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.debug_struct("Config")
-                    $( .field(stringify!($name), &self.$name) )+
+                    $( .field(stringify!($name), &Shown(&self.$name)) )+
                     $( .field(stringify!($sname), &self.$sname) )+
                     .finish_non_exhaustive()
             }
@@ -302,14 +307,14 @@ options! {
     /// cannot block sends to those who do. Default 64 KiB: about sixty tunnel messages.
     min_queue: usize = 64 * KIB, in MESSAGE_OVERHEAD..=64 * MIB;
     /// Bytes that one session may queue in all. Default 4 MiB: a second of traffic at 32 Mbit/s.
-    max_queue: usize = 4 * MIB, in MESSAGE_OVERHEAD..=MANY * KIB;
+    max_queue: usize = 4 * MIB, in MESSAGE_OVERHEAD..=MOST_QUEUED;
     /// Bytes that all queues together may hold beyond each session's `min_queue`. Default 256 MiB.
-    max_buffered_bytes: usize = 256 * MIB, in MESSAGE_OVERHEAD..=MANY * KIB;
+    max_buffered_bytes: usize = 256 * MIB, in MESSAGE_OVERHEAD..=MOST_QUEUED;
     /// Bytes received on one session that the application has not taken yet; beyond, its socket is not
     /// read. Default 2 MiB: one message of the greatest size, and as much again while it is handled.
-    max_undelivered: usize = 2 * MIB, in MESSAGE_OVERHEAD..=MANY * KIB;
+    max_undelivered: usize = 2 * MIB, in MESSAGE_OVERHEAD..=MOST_QUEUED;
     /// Bytes that the whole inbox holds. Default 64 MiB: 32 peers may flood without a word to others.
-    inbox_bytes: usize = 64 * MIB, in MESSAGE_OVERHEAD..=MANY * KIB;
+    inbox_bytes: usize = 64 * MIB, in MESSAGE_OVERHEAD..=MOST_QUEUED;
     /// Large buffers kept for reuse. Default 64: more sessions than that are seldom busy at one moment,
     /// and 64 of 64 KiB are 4 MiB.
     max_retained_buffers: usize = 64, in 0..=65_536;
@@ -423,11 +428,20 @@ impl Config {
         self
     }
 
+    /// Whether a pool could be built with it: for a router that checks its file before it uses it.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] names the first field that is not usable, what is wrong with it, and what to do.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.clone().validate().map(drop)
+    }
+
     /// Checks every bound, once.
     pub(crate) fn validate(self) -> Result<Settings, ConfigError> {
         self.check_ranges()?;
         at_most("network_id", self.network_id.len(), MOST_NETWORK_ID)?;
-        check_application_payload(&self.application_payload)?;
+        at_most("application_payload", self.application_payload.len(), MOST_APPLICATION_PAYLOAD)?;
 
         // One message of the greatest size must fit wherever messages wait, or it would wait for ever.
         let message = ("max_message_size", self.max_message_size + MESSAGE_OVERHEAD);
@@ -458,6 +472,20 @@ impl Settings {
     /// The defaults.
     pub(crate) fn for_tests() -> Self {
         Config::default().validate().unwrap()
+    }
+}
+
+/// A value in `Debug`, cut where bytes would fill the screen.
+struct Shown<'a, T>(&'a T);
+
+impl<T: fmt::Debug> fmt::Debug for Shown<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MOST_CHARACTERS: usize = 80;
+        let text = format!("{:?}", self.0);
+        match text.char_indices().nth(MOST_CHARACTERS) {
+            Some((end, _)) => write!(f, "{}..", &text[..end]),
+            None => f.write_str(&text),
+        }
     }
 }
 

@@ -220,7 +220,7 @@ impl Inner {
         began: Instant,
     ) -> Result<Arc<LeaseCore>, RejectReason> {
         let (peer, claim) = (proposed.peer, proposed.claim);
-        if let Err(refusal) = self.check_proposed(picture(&proposed, &remote)).await {
+        if let Err(refusal) = self.check_proposed(self.proposed_picture(&proposed, &remote)).await {
             debug!(peer = %peer.short(), %refusal, "refused");
             return Err(self.reject(proposed, RejectReason::Refused, None));
         }
@@ -371,16 +371,19 @@ impl Inner {
     }
 }
 
-/// What the application's checks see of a peer that dialled us.
-fn picture(proposed: &Proposed, remote: &Option<Address>) -> hooks::Candidate {
-    hooks::Candidate {
-        peer: proposed.peer,
-        address: remote.clone(),
-        origin: Origin::Inbound,
-        handshake_hash: proposed.handshake_hash,
-        peer_instance: proposed.claim.instance,
-        peer_max_message: proposed.peer_max_message,
-        application_payload: proposed.application_payload.clone(),
+impl Inner {
+    /// What the application's checks see of a peer that dialled us.
+    fn proposed_picture(&self, proposed: &Proposed, remote: &Option<Address>) -> hooks::Candidate {
+        hooks::Candidate {
+            peer: proposed.peer,
+            address: remote.clone(),
+            origin: Origin::Inbound,
+            handshake_hash: proposed.handshake_hash,
+            our_instance: self.native.instance(),
+            peer_instance: proposed.claim.instance,
+            peer_max_message: proposed.peer_max_message,
+            application_payload: proposed.application_payload.clone(),
+        }
     }
 }
 

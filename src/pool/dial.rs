@@ -248,7 +248,7 @@ impl Inner {
                         .await
                         .unwrap_or(Err(DialError::TimedOut))?;
                     dial.set_phase(DialPhase::Checking);
-                    self.check_answer(picture(dial, &candidate)).await?;
+                    self.check_answer(self.picture(dial, &candidate)).await?;
                     Ok::<_, DialError>(candidate)
                 })
                 .await??;
@@ -353,7 +353,7 @@ impl Inner {
             // commit, with a new stamp.
             match timeout(self.settings.verdict_timeout, race.answer()).await {
                 Ok(Ok(other)) => {
-                    self.check_answer(picture(dial, &other)).await?;
+                    self.check_answer(self.picture(dial, &other)).await?;
                     candidate = other;
                 }
                 Ok(Err(_)) | Err(_) => return Err(failure.into()),
@@ -421,17 +421,20 @@ impl Inner {
     }
 }
 
-/// What the application's checks see of a peer that answered our dial.
-fn picture(dial: &Dial, candidate: &Candidate) -> hooks::Candidate {
-    let answered = &candidate.answered;
-    hooks::Candidate {
-        peer: dial.peer,
-        address: candidate.address.clone(),
-        origin: Origin::Outbound,
-        handshake_hash: answered.handshake_hash,
-        peer_instance: answered.instance,
-        peer_max_message: answered.peer_max_message,
-        application_payload: bytes::Bytes::new(),
+impl Inner {
+    /// What the application's checks see of a peer that answered our dial.
+    fn picture(&self, dial: &Dial, candidate: &Candidate) -> hooks::Candidate {
+        let answered = &candidate.answered;
+        hooks::Candidate {
+            peer: dial.peer,
+            address: candidate.address.clone(),
+            origin: Origin::Outbound,
+            handshake_hash: answered.handshake_hash,
+            our_instance: self.native.instance(),
+            peer_instance: answered.instance,
+            peer_max_message: answered.peer_max_message,
+            application_payload: bytes::Bytes::new(),
+        }
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Candidate {
     /// The Noise handshake hash, 32 bytes: after message 2 for a dial, after message 3 for an
     /// accepted connection. It names this handshake and no other.
     pub handshake_hash: [u8; 32],
+    /// The number that our own pool drew when it began, as the peer sees it.
+    pub our_instance: u64,
     /// The number that the peer's pool drew when it began; another one says that it restarted.
     pub peer_instance: u64,
     /// The largest message that the peer takes, in bytes.

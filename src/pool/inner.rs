@@ -326,7 +326,7 @@ impl Inner {
             peer: newcomer.peer,
             origin: newcomer.origin,
             remote: newcomer.address,
-            observed: newcomer.observed,
+            observed: newcomer.observed.into_boxed_str(),
             handshake_hash: newcomer.handshake_hash,
             handshake_time: newcomer.handshake_time,
             max_message: self.settings.max_message_size.min(newcomer.peer_max_message as usize),
@@ -506,6 +506,7 @@ impl Inner {
     /// Retires a session that was taken out of its slot; its room is free at once.
     pub(crate) fn retire_held(&self, held: Held, why: CloseReason) {
         let Held { core, room } = held;
+        self.counters.session_retired(why);
         self.unwatch(core.session());
         drop(room);
         self.retire_unheld(core, why);
@@ -533,6 +534,16 @@ impl Inner {
     /// Takes a session out of its slot, if it is there.
     pub(crate) fn take(&self, session: &Session) -> Option<Held> {
         self.registry.with(&session.peer(), |slot, _| slot.remove(session.id()))
+    }
+
+    /// Adds what a session that has ended has carried.
+    fn count_traffic(&self, session: &Session) {
+        let picture = session.picture(Instant::now());
+        self.counters.bytes_in.add(picture.bytes_in);
+        self.counters.bytes_out.add(picture.bytes_out);
+        self.counters.messages_in.add(picture.messages_in);
+        self.counters.messages_out.add(picture.messages_out);
+        self.counters.messages_expired.add(picture.expired);
     }
 
     fn count_accept_row(&self, row: AcceptRow) {
@@ -589,7 +600,8 @@ impl Host for Inner {
             drained.0 += 1;
             drained.1 += report;
         }
-        self.counters.session_closed(reason);
+        self.counters.closed.one();
+        self.count_traffic(session);
         info!(%reason, "closed");
         self.events.publish(|| PoolEvent::Closed {
             peer: session.peer(),

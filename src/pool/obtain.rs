@@ -258,8 +258,7 @@ impl Inner {
                     continue;
                 }
                 let Some(gated) = self.gate(core) else { continue };
-                let Ok(lease) = ExclusiveLease::acquire(&gated).await else { continue };
-                drop(gated);
+                let Ok(lease) = ExclusiveLease::acquire(gated).await else { continue };
                 if lease.session().fit() == Fit::Ready || lease.ping().await.is_ok() {
                     return Ok(lease);
                 }

@@ -88,11 +88,6 @@ impl Permit {
         inner.high_water.fetch_max(held, Ordering::Relaxed);
         Self { _held: Held(Arc::clone(inner)), _room: room }
     }
-
-    /// Whether it is room of this gauge.
-    pub(crate) fn is_of(&self, gauge: &Gauge) -> bool {
-        Arc::ptr_eq(&self._held.0, &gauge.0)
-    }
 }
 
 /// One in the count of what is held.

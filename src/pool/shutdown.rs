@@ -160,6 +160,8 @@ impl Inner {
         }
         self.draining.all().iter().for_each(|session| session.close(CloseReason::PoolClosed));
         self.stop.cancel();
+        self.sessions.close();
+        self.dialling.close();
         self.session_shared.inbox.close();
         self.work.close();
         self.service.close();

@@ -68,6 +68,15 @@ impl Sampled for Duration {
     }
 }
 
+/// A value that is known elsewhere, and put in when the others are sampled.
+impl Sampled for Option<i64> {
+    type Live = ();
+
+    fn sample((): &()) -> Option<i64> {
+        None
+    }
+}
+
 /// Cells of a [`Striped`] counter: more than the processors that a router's runtime usually has, in
 /// 2 KiB.
 const STRIPES: usize = 16;
@@ -212,6 +221,9 @@ stats! {
         messages_expired: u64;
         /// Messages received that nobody took, because the inbox was dropped.
         messages_discarded: u64;
+        /// The median of how far the clocks of the last peers are ahead of ours, in seconds; none
+        /// before the first handshake.
+        clock_offset_seconds: Option<i64>;
         /// The application's callbacks, by outcome.
         hooks: HookStats;
         /// How often each row of the first table of the simultaneous open decided.
@@ -352,15 +364,14 @@ stats! {
 }
 
 impl Counters {
-    /// All numbers as they are now.
-    pub(crate) fn stats(&self) -> Stats {
-        Stats::sample(self)
+    /// All numbers as they are now, and the offset of our clock as the handshakes tell it.
+    pub(crate) fn stats(&self, clock_offset_seconds: Option<i64>) -> Stats {
+        Stats { clock_offset_seconds, ..Stats::sample(self) }
     }
 
-    /// A session ended.
-    pub(crate) fn session_closed(&self, reason: CloseReason) {
-        self.closed.one();
-        match reason {
+    /// A session is taken out of its slot for this reason.
+    pub(crate) fn session_retired(&self, why: CloseReason) {
+        match why {
             CloseReason::Idle => self.expired_idle.one(),
             CloseReason::Age => self.expired_age.one(),
             CloseReason::Evicted => self.evicted.one(),
@@ -447,7 +458,7 @@ mod tests {
     #[test]
     fn stats_are_what_was_counted() {
         let counters = Counters::default();
-        assert_eq!(counters.stats(), Stats::default());
+        assert_eq!(counters.stats(None), Stats::default());
         counters.hits.one();
         counters.dials.add(3);
         counters.wait_time.add(Duration::from_millis(5));
@@ -457,13 +468,12 @@ mod tests {
         counters.hooks.count(Refusal::Panicked);
         counters.inbound_rows.committed_smaller.one();
         for reason in [CloseReason::Idle, CloseReason::Unhealthy, CloseReason::Stalled] {
-            counters.session_closed(reason);
+            counters.session_retired(reason);
         }
         let mut expected = Stats {
             hits: 1,
             dials: 3,
             wait_time: Duration::from_millis(5),
-            closed: 3,
             expired_idle: 1,
             ping_failed: 1,
             ..Stats::default()
@@ -473,7 +483,7 @@ mod tests {
         expected.handshake_failures.shed = 1;
         expected.hooks.panicked = 1;
         expected.inbound_rows.committed_smaller = 1;
-        assert_eq!(counters.stats(), expected);
+        assert_eq!(counters.stats(None), expected);
     }
 
     #[test]
@@ -485,7 +495,7 @@ mod tests {
                 scope.spawn(|| (0..1_000).for_each(|_| counters.hits.one()));
             }
         });
-        assert_eq!(counters.stats().hits, THREADS * 1_000);
+        assert_eq!(counters.stats(None).hits, THREADS * 1_000);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::pool::inner::Inner;
 use crate::pool::stats::Stats;
 use crate::proto::slot::View;
-use crate::snapshot::{DialSnapshot, LimitUse, Limits, Snapshot};
+use crate::snapshot::{DialSnapshot, LimitUse, Limits, SessionSnapshot, Snapshot};
 
 impl Inner {
     /// Everything at one moment, or nearly: each session and dial is consistent in itself.
@@ -35,19 +35,37 @@ impl Inner {
             }
         }
         sessions.extend(self.draining.all().iter().map(|session| session.picture(now)));
+        let stats = self.stats_with(&sessions);
         Snapshot {
             taken_at_unix: self.settings.wall_clock.unix_seconds(),
             peer: self.peer,
             sessions,
             dials,
             limits: self.limits(),
-            stats: self.stats(),
+            stats,
         }
     }
 
     /// The counters, with what the sessions that are live have counted so far.
     pub(crate) fn stats(&self) -> Stats {
-        self.counters.stats()
+        let now = Instant::now();
+        let slots =
+            self.registry.collect(|_, slot| slot.session().map(|held| held.core.session().clone()));
+        let live = slots.into_iter().chain(self.draining.all());
+        self.stats_with(&live.map(|session| session.picture(now)).collect::<Vec<_>>())
+    }
+
+    fn stats_with(&self, live: &[SessionSnapshot]) -> Stats {
+        let mut stats = self.counters.stats(self.native.clock_offset());
+        for session in live {
+            stats.bytes_in += session.bytes_in;
+            stats.bytes_out += session.bytes_out;
+            stats.messages_in += session.messages_in;
+            stats.messages_out += session.messages_out;
+            stats.messages_expired += session.expired;
+        }
+        stats.messages_discarded = self.session_shared.inbox.gauge().discarded;
+        stats
     }
 
     fn limits(&self) -> Limits {

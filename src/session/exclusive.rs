@@ -49,10 +49,11 @@ impl ExclusiveLease {
     /// # Errors
     ///
     /// Why the session was retired or has ended.
-    pub(crate) async fn acquire(core: &Arc<LeaseCore>) -> Result<Self, CloseReason> {
+    pub(crate) async fn acquire(core: Arc<LeaseCore>) -> Result<Self, CloseReason> {
         debug_assert!(core.has_permits());
+        let turn = Turn::of(&core);
         // Not to hold the core while waiting: it would count as a lease.
-        let turn = Turn::of(core);
+        drop(core);
         let lease = turn.wait_for_all().await?;
         let session = Arc::clone(lease.session());
         loop {
@@ -170,6 +171,7 @@ impl Session {
                 Urgency::Usual => self.shared.settings.max_undelivered,
                 Urgency::Ending => self.shared.settings.max_undelivered.saturating_mul(2),
             };
+            self.shared.inbox.leave(&self.gate);
             let before = state.messages.len();
             while let Some(message) = pending.front() {
                 let cost = cost(message);

@@ -215,6 +215,7 @@ impl InboxSender {
         let mut state = core.lock();
         if state.reader_gone {
             state.discarded += pending.len() as u64;
+            gate.undelivered.store(0, Ordering::Relaxed);
             drop(state);
             pending.clear();
             return;
@@ -287,8 +288,12 @@ impl InboxSender {
         }
     }
 
-    /// The session ends: it wants no more room.
+    /// The session wants no more room: it ends, or its messages go elsewhere. Whoever is behind it in
+    /// the line must not wait for it.
     pub(super) fn leave(&self, gate: &Arc<Gate>) {
+        if !gate.in_line.load(Ordering::Relaxed) {
+            return;
+        }
         let mut woken = Woken::default();
         let core = &self.senders.0;
         let mut state = core.lock();
@@ -487,5 +492,71 @@ impl Drop for Woken {
         for gate in &self.wake {
             gate.control.set(ROOM);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::proto::crypto::StaticKey;
+
+    fn gate() -> Arc<Gate> {
+        let peer = PeerId::from_public_key(*StaticKey::new([1; 32]).public()).unwrap();
+        Gate::new(peer, SessionId::next(), Arc::default())
+    }
+
+    fn woken(gate: &Gate) -> bool {
+        gate.control.take(Waker::noop()) & ROOM != 0
+    }
+
+    fn messages(count: usize) -> VecDeque<Bytes> {
+        (0..count).map(|_| Bytes::from_static(&[0; 936])).collect()
+    }
+
+    fn small() -> (InboxSender, Inbox) {
+        let config = Config::default().max_message_size(1_000).max_undelivered(4_000);
+        inbox(&config.inbox_bytes(8_000).max_buffered_bytes(3_000).validate().unwrap())
+    }
+
+    #[test]
+    fn room_is_given_in_turn_and_those_who_leave_hold_nobody_up() {
+        let (sender, mut inbox) = small();
+        let gates: Vec<_> = (0..4).map(|_| gate()).collect();
+        for gate in &gates[..2] {
+            sender.offer(gate, &mut messages(4), Urgency::Usual);
+        }
+        let mut waiting = messages(1);
+        sender.offer(&gates[2], &mut waiting, Urgency::Usual);
+        sender.offer(&gates[3], &mut messages(1), Urgency::Usual);
+        assert_eq!(waiting.len(), 1);
+        assert!(inbox.try_recv().is_some());
+        assert!(woken(&gates[2]) && !woken(&gates[3]));
+        sender.leave(&gates[2]);
+        assert!(woken(&gates[3]));
+        // Nobody passes the one whose turn it is.
+        sender.offer(&gates[2], &mut waiting, Urgency::Usual);
+        assert_eq!(waiting.len(), 1);
+    }
+
+    #[test]
+    fn a_session_at_its_own_bound_is_woken_when_half_of_it_is_free() {
+        let (sender, mut inbox) = small();
+        let gate = gate();
+        let mut pending = messages(6);
+        sender.offer(&gate, &mut pending, Urgency::Usual);
+        assert_eq!((pending.len(), gate.undelivered()), (2, 4_000));
+        assert!(inbox.try_recv().is_some() && !woken(&gate));
+        assert!(inbox.try_recv().is_some() && woken(&gate));
+    }
+
+    #[test]
+    fn the_second_bound_is_final() {
+        let (sender, _inbox) = small();
+        let gate = gate();
+        let mut pending = messages(20);
+        sender.offer(&gate, &mut pending, Urgency::Ending);
+        assert_eq!(sender.gauge().held, 11_000);
+        assert_eq!(pending.len(), 9);
     }
 }

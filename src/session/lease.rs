@@ -80,7 +80,7 @@ impl Drop for LeaseCore {
 pub struct Lease {
     core: Arc<LeaseCore>,
     /// Only where leases are limited.
-    permit: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
     notice: Notice,
 }
 
@@ -123,7 +123,7 @@ impl Lease {
             Some(permits) => Some(Arc::clone(&permits.semaphore).try_acquire_owned().ok()?),
         };
         core.session.mark_use();
-        Some(Self { core: Arc::clone(core), permit, notice: Notice::default() })
+        Some(Self { core: Arc::clone(core), _permit: permit, notice: Notice::default() })
     }
 
     /// Another lease of the same session, at the cost of one counter. `None` when the session's
@@ -150,6 +150,12 @@ impl Lease {
     /// The other end's address, if the stream has one.
     pub fn remote_address(&self) -> Option<&Address> {
         self.core.session.remote()
+    }
+
+    /// How the peer sees our address, if we dialled and it said so: what a router behind a NAT
+    /// learns its outer address from. A peer may say anything.
+    pub fn observed_address(&self) -> &str {
+        self.core.session.observed()
     }
 
     /// The hash of the handshake, the same on both sides and unique to the session: what channel
@@ -367,7 +373,7 @@ impl Turn {
         match core {
             Some(core) => {
                 self.session.mark_use();
-                Ok(Lease { core, permit, notice: Notice::default() })
+                Ok(Lease { core, _permit: permit, notice: Notice::default() })
             }
             None => Err(why_retired(&self.session)),
         }

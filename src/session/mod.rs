@@ -46,7 +46,7 @@ pub use exclusive::ExclusiveLease;
 pub use inbox::{Inbox, Message};
 pub use lease::{Lease, SendOptions};
 
-pub(crate) use inbox::{InboxGauge, InboxSender};
+pub(crate) use inbox::InboxSender;
 pub(crate) use lease::{LeaseCore, Turn};
 
 /// What a session tells the pool. Called by the session's driver, outside every lock.
@@ -195,7 +195,7 @@ pub(crate) struct SessionSpec {
     /// `max_age` with jitter, decided by the pool.
     pub(crate) expires_at: Option<Instant>,
     /// How the peer sees our address; empty if it did not say.
-    pub(crate) observed: String,
+    pub(crate) observed: Box<str>,
 }
 
 /// What a checkout has to know of a session.
@@ -255,7 +255,7 @@ pub(crate) struct Session {
     flushed: Notify,
     ended: OnceLock<CloseReason>,
     /// Set before `ended`.
-    report: OnceLock<SessionReport>,
+    report: OnceLock<Box<SessionReport>>,
 }
 
 impl Session {
@@ -316,6 +316,10 @@ impl Session {
         self.spec.remote.as_ref()
     }
 
+    pub(crate) fn observed(&self) -> &str {
+        &self.spec.observed
+    }
+
     pub(crate) fn handshake_time(&self) -> Duration {
         self.spec.handshake_time
     }
@@ -336,11 +340,6 @@ impl Session {
             NEEDS_PROBE => Fit::NeedsProbe,
             _ => Fit::Retired,
         }
-    }
-
-    /// Whether the next checkout has to probe first.
-    pub(crate) fn needs_probe(&self) -> bool {
-        self.fit() == Fit::NeedsProbe
     }
 
     /// Stops the session from being handed out. Callers who wait for a turn get an error.
@@ -425,7 +424,7 @@ impl Session {
 
     /// What became of its messages; nothing yet before it has ended.
     pub(crate) fn report(&self) -> SessionReport {
-        self.report.get().copied().unwrap_or_default()
+        self.report.get().map(|report| **report).unwrap_or_default()
     }
 
     /// Waits until all messages accepted before the call are written and flushed, or expired. Cancel

@@ -10,6 +10,10 @@ use std::sync::{Mutex, PoisonError};
 /// system call per frame, and little messages one for hundreds.
 pub(super) const READ_BUFFER: usize = crate::proto::frame::MOST_FRAME;
 
+/// Bytes of a new write buffer. Smaller ones are not kept either: blocked writes shrink theirs, and the
+/// stock must not fill up with what is left of those.
+const WRITE_BUFFER: usize = crate::proto::frame::MOST_FRAME;
+
 /// A write buffer that has grown beyond this is not kept: a batch and its last frame fit.
 const LARGEST_KEPT: usize = 512 * 1024;
 
@@ -48,11 +52,12 @@ impl BufferStock {
 
     /// An empty buffer.
     pub(super) fn take_write(&self) -> Vec<u8> {
-        self.lock().write.pop().unwrap_or_default()
+        let kept = self.lock().write.pop();
+        kept.unwrap_or_else(|| Vec::with_capacity(WRITE_BUFFER))
     }
 
     pub(super) fn give_write(&self, mut buffer: Vec<u8>) {
-        if buffer.capacity() > LARGEST_KEPT || buffer.capacity() == 0 {
+        if !(WRITE_BUFFER..=LARGEST_KEPT).contains(&buffer.capacity()) {
             return;
         }
         buffer.clear();
@@ -60,6 +65,13 @@ impl BufferStock {
         if kept.len() < self.most {
             kept.write.push(buffer);
         }
+    }
+
+    /// Read and write buffers that are not in use.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> (usize, usize) {
+        let kept = self.lock();
+        (kept.read.len(), kept.write.len())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
@@ -80,19 +92,23 @@ mod tests {
     #[test]
     fn keeps_no_more_than_its_bound_and_hands_out_empty_write_buffers() {
         let stock = BufferStock::new(2);
-        stock.give_write(vec![1, 2, 3]);
-        stock.give_read(stock.take_read());
-        stock.give_write(vec![4]);
-        assert_eq!(stock.lock().len(), 2);
+        let mut used = stock.take_write();
+        used.push(1);
+        let (read, other) = (stock.take_read(), stock.take_write());
+        stock.give_write(used);
+        stock.give_read(read);
+        stock.give_write(other);
+        assert_eq!(stock.kept(), (1, 1));
         assert!(stock.take_write().is_empty());
         assert_eq!(stock.take_read().len(), READ_BUFFER);
-        assert_eq!(stock.lock().len(), 0);
+        assert_eq!(stock.kept(), (0, 0));
     }
 
     #[test]
-    fn a_buffer_that_grew_too_large_is_not_kept() {
+    fn buffers_of_odd_sizes_are_not_kept() {
         let stock = BufferStock::new(2);
         stock.give_write(Vec::with_capacity(LARGEST_KEPT + 1));
-        assert_eq!(stock.lock().len(), 0);
+        stock.give_write(vec![1, 2, 3]);
+        assert_eq!(stock.kept(), (0, 0));
     }
 }

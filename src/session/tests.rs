@@ -121,6 +121,7 @@ fn spec(secret: u8, origin: Origin, settings: &Settings) -> SessionSpec {
         max_message: settings.max_message_size,
         peer_payload: Bytes::new(),
         expires_at: None,
+        observed: Box::default(),
     }
 }
 

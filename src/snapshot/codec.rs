@@ -3,8 +3,8 @@
 //! Owns the format, and is the only file that names `bincode`. That crate is no longer maintained
 //! (RUSTSEC-2025-0141; its version 3.0.0 does not compile on purpose), so it is pinned, stays behind a
 //! feature of its own, and must never be put on the wire. Input is treated as hostile all the same: a
-//! file's length is checked before anything is read, strings are borrowed from the input, and a
-//! sequence is never given room for more than the input could hold.
+//! file's length is checked before anything is read, texts are borrowed from the input, and a sequence
+//! is given room for 1 MiB at most before its elements are there.
 //!
 //! | bytes | what |
 //! |---|---|
@@ -31,18 +31,22 @@ const MAGIC: [u8; 8] = *b"\x89NPSNAP\n";
 const VERSION: u16 = 1;
 /// Magic, version and length.
 const HEADER: usize = MAGIC.len() + 2 + 8;
-/// The longest file, in bytes: 64 MiB are about 180,000 sessions.
-const MOST: usize = 64 << 20;
+
+/// A short name in this file.
+const MOST: usize = Snapshot::MAX_ENCODED_LEN;
 
 const FORM: Configuration<LittleEndian, Fixint, Limit<MOST>> =
     bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit::<MOST>();
 
 impl Snapshot {
+    /// The longest binary form, in bytes: 64 MiB, which holds about 250,000 sessions.
+    pub const MAX_ENCODED_LEN: usize = 64 << 20;
+
     /// The binary form, to be stored and read again by [`Snapshot::decode`].
     ///
     /// # Errors
     ///
-    /// [`SnapshotEncodeError`] if it would be longer than 64 MiB.
+    /// [`SnapshotEncodeError`] if it would be longer than [`Snapshot::MAX_ENCODED_LEN`].
     pub fn encode(&self) -> Result<Vec<u8>, SnapshotEncodeError> {
         let payload = bincode::serde::encode_to_vec(self, FORM).map_err(|_| SnapshotEncodeError)?;
         // Values that are written always have a form; what is left to fail is the length.
@@ -59,7 +63,8 @@ impl Snapshot {
 
     /// Reads the binary form. All input must belong to it.
     ///
-    /// Memory is bounded by the input's own length, whatever it claims, and the input by 64 MiB.
+    /// Input of more than [`Snapshot::MAX_ENCODED_LEN`] is refused unread. Whatever it claims, decoding takes at most 1 MiB and
+    /// sixteen times the bytes that are there; a good snapshot takes at most about three times its length.
     ///
     /// # Errors
     ///
@@ -100,7 +105,8 @@ impl Snapshot {
     }
 }
 
-/// The snapshot is too large to be stored: its binary form would be longer than 64 MiB.
+/// The snapshot is too large to be stored: its binary form would be longer than
+/// [`Snapshot::MAX_ENCODED_LEN`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the snapshot's binary form would be longer than {MOST} bytes")]
 pub struct SnapshotEncodeError;

@@ -6,6 +6,9 @@
 
 #[cfg(feature = "snapshot-codec")]
 mod codec;
+#[cfg(test)]
+#[cfg(feature = "snapshot-codec")]
+mod tests;
 
 use std::time::Duration;
 

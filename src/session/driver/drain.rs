@@ -11,7 +11,7 @@ use crate::error::{CloseReason, GoodbyeReason, PingError, SendErrorKind};
 use super::{Drain, Driver};
 
 /// Why sends are refused when the peer drains: it says why only in its goodbye.
-const PEER_DRAINS: CloseReason = CloseReason::Peer(GoodbyeReason::Answer);
+const PEER_DRAINS: CloseReason = CloseReason::PeerDrains;
 
 impl Driver {
     /// Stops accepting, and lets the core write our drain once the queue is empty. `why` is ours, or

@@ -337,7 +337,7 @@ impl Driver {
         };
         session.lock_orders().retire.get_or_insert(reason);
         // First the fact, then the pool's map, and only then those who wait and will look there.
-        let _ = session.report.set(report);
+        let _ = session.report.set(Box::new(report));
         let _ = session.ended.set(reason);
         session.marks.fetch_or(super::RETIRED, Ordering::AcqRel);
         let host = &self.host;

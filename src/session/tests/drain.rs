@@ -12,6 +12,11 @@ fn quick() -> Config {
         .max_buffered_bytes(1 << 20)
 }
 
+/// The same with an inbox that holds what these tests send.
+fn roomy() -> Config {
+    quick().max_undelivered(1 << 20).inbox_bytes(1 << 20)
+}
+
 /// Sends `count` messages on each side, without anybody reading the inbox.
 async fn fill(ends: &[&End], count: u64) {
     for end in ends {
@@ -30,7 +35,7 @@ fn assert_delivered(report: SessionReport, accepted: u64, received: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn our_drain_delivers_what_was_queued_on_both_sides() {
-    let (mut ours, mut theirs) = pair(quick(), 300).await;
+    let (mut ours, mut theirs) = pair(roomy(), 300).await;
     fill(&[&ours, &theirs], 200).await;
     ours.retire(CloseReason::Age);
     let (reason, report) = ours.end().await;
@@ -139,7 +144,7 @@ async fn a_superseded_session_gives_messages_back_at_once() {
 async fn senders_who_wait_when_a_drain_begins_get_their_messages_back() {
     let (a, b) = tokio::io::duplex(1 << 16);
     let (a, gates) = Gated::new(a);
-    let settings = settings(quick().max_queue(8_200));
+    let settings = settings(roomy().max_queue(8_200));
     let (ours, mut theirs) = join(Arc::clone(&settings), settings, a, b);
     settle().await;
     gates.closed_for_writing.store(true, Ordering::Relaxed);

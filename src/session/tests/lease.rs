@@ -30,6 +30,7 @@ async fn one_lease_and_a_hundred_tasks_take_a_hundred_turns_each_in_order() {
             })
         })
         .collect();
+    tokio::task::yield_now().await;
     // Waiters that go away skip nobody.
     for _ in 0..50 {
         let mut turn = Box::pin(Turn::of(&core).wait());
@@ -70,7 +71,7 @@ async fn an_exclusive_lease_waits_for_all_others_and_receives() {
     settle().await;
     let core = limit(&ours, u32::MAX);
     assert!(early.try_clone().is_none(), "somebody waits for all leases");
-    let waiting = tokio::spawn(async move { ExclusiveLease::acquire(&core).await });
+    let waiting = tokio::spawn(async move { ExclusiveLease::acquire(core).await });
     settle().await;
     assert!(!waiting.is_finished());
     drop(early);
@@ -105,7 +106,7 @@ async fn an_exclusive_holder_who_does_not_read_pauses_the_peer_and_loses_nothing
     let config = Config::default().max_message_size(2_000).max_undelivered(3_000);
     let (ours, theirs) = pair(config, 500).await;
     let core = limit(&ours, u32::MAX);
-    let mut exclusive = ExclusiveLease::acquire(&core).await.unwrap();
+    let mut exclusive = ExclusiveLease::acquire(core).await.unwrap();
     let lease = theirs.lease();
     let sender = tokio::spawn(async move {
         for count in 0..100 {
@@ -128,7 +129,7 @@ async fn waiting_for_an_exclusive_lease_ends_with_the_session() {
     let (ours, _theirs) = pair(Config::default(), 1 << 16).await;
     let early = ours.lease();
     let core = limit(&ours, u32::MAX);
-    let waiting = tokio::spawn(async move { ExclusiveLease::acquire(&core).await });
+    let waiting = tokio::spawn(async move { ExclusiveLease::acquire(core).await });
     settle().await;
     early.discard();
     assert_eq!(waiting.await.unwrap().unwrap_err(), CloseReason::Discarded);
