@@ -49,10 +49,10 @@ impl ReplayCache {
             return false;
         }
         self.arrivals.push_back((now, ephemeral));
-        if self.arrivals.len() > self.most {
-            if let Some((_, oldest)) = self.arrivals.pop_front() {
-                self.seen.remove(&oldest);
-            }
+        if self.arrivals.len() > self.most
+            && let Some((_, oldest)) = self.arrivals.pop_front()
+        {
+            self.seen.remove(&oldest);
         }
         true
     }
