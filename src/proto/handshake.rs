@@ -93,7 +93,8 @@ impl Terms {
         Self { suite, prologue, key, entropy }
     }
 
-    fn own_id(&self) -> PeerId {
+    /// Our own name.
+    pub(crate) fn own_id(&self) -> PeerId {
         PeerId::of_derived_key(*self.key.public())
     }
 

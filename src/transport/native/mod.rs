@@ -6,9 +6,10 @@
 //! peer whose message has not passed every check; as either it must never read past what belongs to
 //! the handshake without handing the rest on.
 //!
-//! Apart from the wait for message 1, and the farewell of a rejected connection, nothing here ends
-//! by itself: callers put their time limits around these futures. Each may be dropped at any await;
-//! the stream goes with it.
+//! As a responder the handshake and its first message have time limits, since strangers set the pace,
+//! and so has the farewell of a rejected connection. The other futures end by themselves only with
+//! their stream: callers put their time limits around them. Each may be dropped at any await; the
+//! stream goes with it.
 
 mod offsets;
 #[cfg(test)]
@@ -48,7 +49,6 @@ pub(crate) struct Native {
 
 struct Shared {
     terms: Terms,
-    peer_id: PeerId,
     instance: u64,
     wall_clock: Arc<dyn WallClock>,
     max_clock_skew: Duration,
@@ -138,7 +138,6 @@ impl Native {
         let replay = ReplayCache::new(settings.replay_table, settings.max_clock_skew);
         let shared = Shared {
             terms,
-            peer_id: identity.peer_id(),
             instance: u64::from_be_bytes(instance),
             wall_clock: Arc::clone(&settings.wall_clock),
             max_clock_skew: settings.max_clock_skew,
@@ -153,11 +152,6 @@ impl Native {
             application_payload: Mutex::new(settings.application_payload.clone()),
         };
         Self { shared: Arc::new(shared) }
-    }
-
-    /// Our own name.
-    pub(crate) fn peer_id(&self) -> PeerId {
-        self.shared.peer_id
     }
 
     /// Our pool's number, as the peers see it.
