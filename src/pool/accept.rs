@@ -119,8 +119,12 @@ impl Inner {
         let pool = self.clone();
         self.spawn(
             async move {
-                let admitted =
-                    hooks::ask(pool.settings.hook_timeout, || pool.hooks.admit(&source)).await;
+                let asked = hooks::ask(pool.settings.hook_timeout, || pool.hooks.admit(&source));
+                let admitted = tokio::select! {
+                    biased;
+                    () = ticket.shed() => return,
+                    admitted = asked => admitted,
+                };
                 if let Err(refusal) = admitted {
                     pool.hook_refused(refusal);
                     pool.counters.handshake_failures.not_admitted.one();
@@ -156,7 +160,7 @@ impl Inner {
             }
         };
         let peer = proposed.peer;
-        match self.judge(proposed, remote, began).await {
+        match self.judge(proposed, remote, began, ticket).await {
             Ok(core) => {
                 self.counters.handshakes_accepted.one();
                 Ok(core)
@@ -218,11 +222,12 @@ impl Inner {
         proposed: Proposed,
         remote: Option<Address>,
         began: Instant,
+        ticket: Ticket,
     ) -> Result<Arc<LeaseCore>, RejectReason> {
         let (peer, claim) = (proposed.peer, proposed.claim);
         if let Err(refusal) = self.check_proposed(self.proposed_picture(&proposed, &remote)).await {
             debug!(peer = %peer.short(), %refusal, "refused");
-            return Err(self.reject(proposed, RejectReason::Refused, None));
+            return Err(self.reject(proposed, RejectReason::Refused, None, ticket));
         }
         let core = self.new_session(Newcomer {
             peer,
@@ -261,14 +266,14 @@ impl Inner {
                         }
                         _ => None,
                     };
-                    return Err(self.reject(proposed, reason, retry_after));
+                    return Err(self.reject(proposed, reason, retry_after, ticket));
                 }
                 Decision::NeedsRoom => match self.room_for_newcomer() {
                     Ok(room) => spare = Some(room),
                     Err(limit) => {
                         self.events.publish(|| PoolEvent::LimitHit { limit });
                         let retry_after = Some(RETRY_WHEN_FULL);
-                        return Err(self.reject(proposed, RejectReason::Full, retry_after));
+                        return Err(self.reject(proposed, RejectReason::Full, retry_after, ticket));
                     }
                 },
                 Decision::Park(dial) => {
@@ -346,14 +351,19 @@ impl Inner {
         }
     }
 
-    /// Tells the peer no, in a task of its own: it ends when the peer closes, within a second.
+    /// Tells the peer no, in a task of its own: it ends when the peer closes, within a second. The
+    /// connection keeps its place among the pending handshakes until then.
     fn reject(
         self: &Arc<Self>,
         proposed: Proposed,
         reason: RejectReason,
         retry_after: Option<Duration>,
+        ticket: Ticket,
     ) -> RejectReason {
-        self.spawn(async move { proposed.reject(reason, retry_after).await });
+        self.spawn(async move {
+            proposed.reject(reason, retry_after).await;
+            drop(ticket);
+        });
         reason
     }
 

@@ -203,9 +203,10 @@ impl Inner {
             "dial", peer = %dial.peer.short(), attempt = %dial.attempt, role = "initiator"
         );
         let pool = self.clone();
+        // Made here, so that it settles the dial also if the task never runs.
+        let unsettled = Unsettled { pool: pool.clone(), dial: dial.clone() };
         self.spawn(
             async move {
-                let unsettled = Unsettled { pool: pool.clone(), dial: dial.clone() };
                 match pool.run_dial(&dial, source, queued).await {
                     Ok(()) => {}
                     Err(Stop::Displaced) => pool.dial_displaced(&dial),

@@ -251,11 +251,7 @@ impl Pool {
                         return Err(AdoptError::Rejected { peer, reason });
                     }
                 };
-                let peer = core.session().peer();
-                drop(core);
-                let target = Target::new(peer);
-                let source = Source::of(&target);
-                inner.obtain(target, source).await.map_err(AdoptError::Dial)
+                inner.adopted(core).await.map_err(AdoptError::Dial)
             }
         }
     }

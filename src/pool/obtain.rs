@@ -299,11 +299,14 @@ impl Inner {
         let outcome = dial.outcome.wait().await;
         waiter.over = true;
         let core = outcome.map_err(AdoptError::Dial)?;
-        match self.take_turn_on(core).await.map_err(AdoptError::Dial)? {
-            Some(lease) => Ok(lease),
-            None => {
-                self.obtain(target.clone(), Source::of(&target)).await.map_err(AdoptError::Dial)
-            }
-        }
+        self.adopted(core).await.map_err(AdoptError::Dial)
+    }
+
+    /// The lease of whoever brought the stream of this session: on it, or on the session that has
+    /// replaced it meanwhile. It never dials.
+    pub(crate) async fn adopted(&self, core: Arc<LeaseCore>) -> Result<Lease, DialError> {
+        let peer = core.session().peer();
+        let lease = self.take_turn_on(core).await?;
+        lease.or_else(|| self.hit(&peer)).ok_or(DialError::Superseded)
     }
 }
