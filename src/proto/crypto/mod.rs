@@ -75,13 +75,14 @@ pub(crate) mod tests {
     use super::*;
     use snow::params::DHChoice;
 
-    /// Every resolver that this build has, by name.
-    pub(crate) fn resolvers(
-        secret: [u8; KEY],
-    ) -> Vec<(&'static str, Box<dyn Fn() -> BoxedCryptoResolver>)> {
+    /// Makes resolvers of one implementation.
+    type Make = Box<dyn Fn() -> BoxedCryptoResolver>;
+
+    /// Every implementation that this build has, by name.
+    pub(crate) fn resolvers(secret: [u8; KEY]) -> Vec<(&'static str, Make)> {
         let local = Arc::new(StaticKey::new(secret));
         let entropy: Arc<dyn Entropy> = Arc::new(TestEntropy::new(7));
-        let mut all: Vec<(&'static str, Box<dyn Fn() -> BoxedCryptoResolver>)> = Vec::new();
+        let mut all: Vec<(&'static str, Make)> = Vec::new();
         let (l, e) = (Arc::clone(&local), Arc::clone(&entropy));
         all.push((
             "pure",
