@@ -76,6 +76,11 @@
 
 pub mod error;
 
+/// The README's code is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 mod config;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -103,7 +108,7 @@ pub use error::{
 };
 pub use event::{DialFailure, Events, HandshakeFailure, Lagged, PoolEvent, RejectedBy};
 pub use id::{AttemptId, Origin, PeerId, PeerIdError, SessionId};
-pub use identity::{Identity, IdentityError};
+pub use identity::{Damage, Identity, IdentityError};
 pub use pool::builder::PoolBuilder;
 pub use pool::hooks::{Candidate, Hooks, SessionInfo};
 pub use pool::shutdown::{Disconnect, DrainReport, How};
