@@ -24,7 +24,7 @@ const BOOKKEEPING: usize = 128;
 /// Exits with 1 if a message arrived twice or damaged, if a pair of routers held two sessions at
 /// rest, or, without --kill, if a message was lost; with 130 after Ctrl-C.
 #[derive(Clone, Debug, Parser)]
-#[command(version)]
+#[command(name = "overlay", version)]
 pub(crate) struct Options {
     /// How many routers
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(2..=256))]

@@ -56,6 +56,9 @@ const WAVE: usize = 2;
 const LOOK: Duration = Duration::from_millis(5);
 /// After a kill: without an arrival for so long, what is missing is lost.
 const LOST_AFTER: Duration = Duration::from_secs(2);
+/// The same without a kill. No dial and no pause before a repeated send takes so long, so the run
+/// need not wait for its deadline to fail.
+const STUCK_AFTER: Duration = Duration::from_secs(30);
 /// How long the network may take to settle once no message is under way.
 const SETTLE_AT_MOST: Duration = Duration::from_secs(10);
 /// How long the end of the pools may take once the run is over.
@@ -147,7 +150,9 @@ struct Run {
 struct Found {
     restarts: u32,
     kills: u32,
-    written_off: u64,
+    /// Kills whose losses are known.
+    kills_settled: u32,
+    lost_to_kills: u64,
     drain_most: Duration,
     drain_unknown: u64,
     quiet_points: u32,
@@ -284,22 +289,26 @@ impl Run {
         snapshots
     }
 
-    /// Waits until every message has arrived or is known to be lost: without a kill, none may be.
+    /// Waits until every message has arrived or is known to be lost.
     async fn arrivals(&self) {
         let ledger = &self.overlay.ledger;
+        let found = self.found();
+        let killed = found.kills > found.kills_settled;
+        let patience = if killed { LOST_AFTER } else { STUCK_AFTER };
         let mut before = ledger.in_flight();
         let mut since = Instant::now();
-        while before > 0 {
+        while before > 0 && since.elapsed() < patience {
             sleep(LOOK).await;
             let now = ledger.in_flight();
             if now != before {
                 (before, since) = (now, Instant::now());
-            } else if since.elapsed() > LOST_AFTER && self.found().kills > 0 {
-                let lost = ledger.write_off();
-                self.note(|found| found.written_off += lost);
-                return;
             }
         }
+        let lost = ledger.write_off();
+        self.note(|found| {
+            found.kills_settled = found.kills;
+            found.lost_to_kills += if killed { lost } else { 0 };
+        });
     }
 
     fn look(&self) -> (Vec<Snapshot>, Assessment) {
@@ -385,7 +394,7 @@ impl Run {
         let found = self.found();
         let mut pools = found.ended;
         snapshots.iter().for_each(|last| pools.add(&last.stats));
-        let lost_to_kills = found.written_off.min(counts.missing());
+        let lost_to_kills = found.lost_to_kills.min(counts.missing());
         let report = Report {
             failures: ledger.faults(),
             interrupted: found.interrupted,

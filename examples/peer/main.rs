@@ -31,7 +31,7 @@ pub(crate) const DRAIN_AT_MOST: Duration = Duration::from_secs(10);
 
 /// Sends and receives over encrypted, authenticated sessions.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "peer", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
