@@ -205,21 +205,14 @@ mod tests {
 
     #[test]
     fn all_that_is_under_way_fits_into_its_bound_until_messages_are_huge() {
-        for (routers, size) in [
-            ("16", "1028"),
-            ("256", "1028"),
-            ("16", "65536"),
-            ("4", "1048576"),
-        ] {
+        for (routers, size) in [("16", "1028"), ("256", "1028"), ("16", "65536"), ("4", "1048576")]
+        {
             let args = ["--routers", routers, "--message-size", size];
             let options = parse(&args).expect("go together");
             let bytes = usize::from(options.routers)
                 * options.window()
                 * (options.message_size + BOOKKEEPING);
-            assert!(
-                bytes <= IN_FLIGHT_BYTES || options.window() == 1,
-                "{args:?}"
-            );
+            assert!(bytes <= IN_FLIGHT_BYTES || options.window() == 1, "{args:?}");
         }
     }
 }

@@ -96,11 +96,7 @@ impl Ledger {
             .ok()?;
         room.permit.forget();
         room.account.in_flight.fetch_add(1, Ordering::AcqRel);
-        Some(Stamp {
-            source,
-            id,
-            sent: self.began.elapsed(),
-        })
+        Some(Stamp { source, id, sent: self.began.elapsed() })
     }
 
     /// A message has arrived at its destination.
@@ -276,10 +272,7 @@ mod tests {
         ledger.deliver(stamp);
         let late = wait().await.expect("an arrival makes room").expect("taken");
         assert_eq!(ledger.write_off(), 1);
-        wait()
-            .await
-            .expect("a write-off makes room")
-            .expect("taken");
+        wait().await.expect("a write-off makes room").expect("taken");
         // What was written off and arrives after all is delivered, and gives back one room at most.
         ledger.deliver(late);
         ledger.deliver(late);
@@ -303,16 +296,8 @@ mod tests {
     async fn an_id_that_was_never_sent_is_a_fault() {
         let ledger = Ledger::new(1, 1, 1).expect("bounds");
         let sent = Duration::ZERO;
-        ledger.deliver(Stamp {
-            source: 0,
-            id: 64,
-            sent,
-        });
-        ledger.deliver(Stamp {
-            source: 9,
-            id: 0,
-            sent,
-        });
+        ledger.deliver(Stamp { source: 0, id: 64, sent });
+        ledger.deliver(Stamp { source: 9, id: 0, sent });
         assert_eq!(ledger.faults().len(), 2);
         assert_eq!(ledger.counts().delivered, 0);
     }

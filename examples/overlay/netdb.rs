@@ -8,8 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use noise_pool::PeerId;
-use noise_pool::transport::{Address, BoxFuture, BoxedStream, Connector, TargetData, TcpConnector};
+use noise_pool::{Address, BoxFuture, BoxedStream, Connector, PeerId, TargetData, TcpConnector};
 use rand::Rng;
 use rand::seq::index;
 use tokio::sync::watch;
@@ -35,11 +34,7 @@ pub(crate) struct NetDb(Arc<watch::Sender<Vec<Entry>>>);
 impl NetDb {
     /// A book with these routers in it, all of them down.
     pub(crate) fn new(peers: impl IntoIterator<Item = PeerId>) -> Self {
-        let entries = peers.into_iter().map(|peer| Entry {
-            peer,
-            address: None,
-            open: false,
-        });
+        let entries = peers.into_iter().map(|peer| Entry { peer, address: None, open: false });
         Self(Arc::new(watch::Sender::new(entries.collect())))
     }
 
@@ -67,8 +62,7 @@ impl NetDb {
     /// Whether paths may go through all of these.
     pub(crate) fn all_open(&self, path: &[PeerId]) -> bool {
         let entries = self.0.borrow();
-        path.iter()
-            .all(|peer| entries.iter().any(|e| e.peer == *peer && e.open))
+        path.iter().all(|peer| entries.iter().any(|e| e.peer == *peer && e.open))
     }
 
     /// A random path from `source` over `hops` other routers, none of them twice; none while too few
@@ -132,9 +126,8 @@ impl Connector for NetDb {
         _data: Option<&'a TargetData>,
     ) -> BoxFuture<'a, io::Result<Vec<Address>>> {
         let entries = self.0.borrow();
-        let address = (entries.iter())
-            .find(|entry| entry.peer == *peer)
-            .and_then(|entry| entry.address);
+        let address =
+            (entries.iter()).find(|entry| entry.peer == *peer).and_then(|entry| entry.address);
         Box::pin(async move { Ok(address.map(Address::Socket).into_iter().collect()) })
     }
 
@@ -155,9 +148,8 @@ mod tests {
     use rand::rngs::StdRng;
 
     fn book(routers: u8) -> (NetDb, Vec<PeerId>) {
-        let peers: Vec<PeerId> = (1..=routers)
-            .map(|n| Identity::from_secret([n; 32]).peer_id())
-            .collect();
+        let peers: Vec<PeerId> =
+            (1..=routers).map(|n| Identity::from_secret([n; 32]).peer_id()).collect();
         let book = NetDb::new(peers.iter().copied());
         for (port, peer) in (1..).zip(&peers) {
             book.publish(peer, SocketAddr::from(([127, 0, 0, 1], port)));

@@ -134,10 +134,7 @@ pub(crate) fn step(body: Bytes, me: &PeerId) -> Result<Step, PacketError> {
     // Received messages are slices of a decrypted frame that others share, so this copies.
     let mut body = BytesMut::from(body);
     body[CURSOR] = cursor + 1;
-    Ok(Step::Relay {
-        next,
-        body: body.freeze(),
-    })
+    Ok(Step::Relay { next, body: body.freeze() })
 }
 
 /// One entry of the path; the caller has checked that the header is whole.
@@ -152,9 +149,7 @@ const fn filler(id: u64) -> u8 {
 }
 
 fn be_u64(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0, |value, byte| value << 8 | u64::from(*byte))
+    bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
 #[cfg(test)]
@@ -162,16 +157,11 @@ mod tests {
     use super::*;
     use noise_pool::Identity;
 
-    const STAMP: Stamp = Stamp {
-        source: 7,
-        id: 0x0102_0304_0506_0708,
-        sent: Duration::from_micros(99),
-    };
+    const STAMP: Stamp =
+        Stamp { source: 7, id: 0x0102_0304_0506_0708, sent: Duration::from_micros(99) };
 
     fn path(hops: u8) -> Vec<PeerId> {
-        (1..=hops)
-            .map(|n| Identity::from_secret([n; 32]).peer_id())
-            .collect()
+        (1..=hops).map(|n| Identity::from_secret([n; 32]).peer_id()).collect()
     }
 
     #[test]
@@ -203,10 +193,7 @@ mod tests {
         let path = path(2);
         let body = build(STAMP, &path, header_len(2));
         for len in 0..body.len() {
-            assert_eq!(
-                step(body.slice(..len), &path[0]),
-                Err(PacketError::Short(len))
-            );
+            assert_eq!(step(body.slice(..len), &path[0]), Err(PacketError::Short(len)));
         }
     }
 
@@ -222,10 +209,7 @@ mod tests {
         let path = path(2);
         let mut body = BytesMut::from(build(STAMP, &path, 200));
         body[CURSOR] = 2;
-        assert_eq!(
-            step(body.freeze(), &path[0]),
-            Err(PacketError::Cursor { cursor: 2, hops: 2 })
-        );
+        assert_eq!(step(body.freeze(), &path[0]), Err(PacketError::Cursor { cursor: 2, hops: 2 }));
     }
 
     #[test]

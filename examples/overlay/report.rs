@@ -223,10 +223,7 @@ mod tests {
 
     #[test]
     fn a_run_fails_for_each_thing_it_must_hold() {
-        let clean = Report {
-            max_sessions_per_pair: 1,
-            ..Report::default()
-        };
+        let clean = Report { max_sessions_per_pair: 1, ..Report::default() };
         assert_eq!(failures(clean.clone()), "");
         let mut lost = clean.clone();
         lost.messages_lost = 2;
@@ -244,12 +241,8 @@ mod tests {
 
     #[test]
     fn what_a_kill_costs_is_no_failure() {
-        let killed = Report {
-            kills: 1,
-            messages_lost_to_kills: 9,
-            drain_unknown: 4,
-            ..Report::default()
-        };
+        let killed =
+            Report { kills: 1, messages_lost_to_kills: 9, drain_unknown: 4, ..Report::default() };
         assert_eq!(failures(killed), "");
     }
 

@@ -24,12 +24,10 @@ impl View {
         let is_ready = |state| state == SessionState::Ready;
         let (ready, leaving): (Vec<_>, Vec<_>) =
             (snapshot.sessions.iter()).partition(|session| is_ready(session.state));
-        let hash = |peer| pool.get(peer).map(|lease| lease.handshake_hash());
+        let hash = |peer| pool.get(peer).map(|lease| *lease.handshake_hash());
         Self {
             me: snapshot.peer,
-            ready: (ready.iter())
-                .map(|session| (session.peer, hash(&session.peer)))
-                .collect(),
+            ready: (ready.iter()).map(|session| (session.peer, hash(&session.peer))).collect(),
             changing: leaving.len() + snapshot.dials.len(),
         }
     }
@@ -90,25 +88,15 @@ mod tests {
     fn view(me: u8, ready: &[(u8, u8)]) -> View {
         View {
             me: peer(me),
-            ready: (ready.iter())
-                .map(|&(to, hash)| (peer(to), Some([hash; 32])))
-                .collect(),
+            ready: (ready.iter()).map(|&(to, hash)| (peer(to), Some([hash; 32]))).collect(),
             changing: 0,
         }
     }
 
     #[test]
     fn two_ends_of_one_session_are_one_session() {
-        let views = [
-            view(1, &[(2, 7), (3, 8)]),
-            view(2, &[(1, 7)]),
-            view(3, &[(1, 8)]),
-        ];
-        let expected = Assessment {
-            sessions: 2,
-            most_per_pair: 1,
-            unsettled: 0,
-        };
+        let views = [view(1, &[(2, 7), (3, 8)]), view(2, &[(1, 7)]), view(3, &[(1, 8)])];
+        let expected = Assessment { sessions: 2, most_per_pair: 1, unsettled: 0 };
         assert_eq!(assess(&views), expected);
     }
 
@@ -128,10 +116,7 @@ mod tests {
     fn a_session_that_one_end_does_not_know_is_unsettled() {
         let views = [view(1, &[(2, 7)]), view(2, &[])];
         assert_eq!(assess(&views).unsettled, 1);
-        let ended = View {
-            ready: vec![(peer(2), None)],
-            ..view(1, &[])
-        };
+        let ended = View { ready: vec![(peer(2), None)], ..view(1, &[]) };
         assert_eq!(assess(&[ended, view(2, &[(1, 7)])]).unsettled, 1);
     }
 }

@@ -14,8 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use noise_pool::error::{Retry, SendToError};
-use noise_pool::{Config, DrainReport, Identity, Inbox, PeerId, Pool, Snapshot};
+use noise_pool::{
+    Config, DrainReport, Identity, Inbox, PeerId, Pool, Retry, SendToError, Snapshot,
+};
 use rand::RngExt;
 use tokio::sync::{Mutex, RwLock, watch};
 use tokio::task::JoinHandle;
@@ -106,13 +107,8 @@ impl Router {
             .config(self.overlay.config.clone())
             .connector(self.overlay.netdb.clone())
             .build()?;
-        let address = pool
-            .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-            .await?;
-        let running = Running {
-            pool,
-            killed: CancellationToken::new(),
-        };
+        let address = pool.listen(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        let running = Running { pool, killed: CancellationToken::new() };
         let receive = self.clone().receive(inbox, running.clone());
         *self.receiver.lock().await = Some(tokio::spawn(receive));
         self.pool.send_replace(Some(running));
@@ -221,8 +217,7 @@ impl Router {
                 None | Some(0) => return,
                 Some(_) => {}
             }
-            self.received
-                .fetch_add(batch.len() as u64, Ordering::Relaxed);
+            self.received.fetch_add(batch.len() as u64, Ordering::Relaxed);
             for message in batch.drain(..) {
                 match packet::step(message.body, &self.peer) {
                     Ok(Step::Deliver(stamp)) => self.overlay.ledger.deliver(stamp),
@@ -245,8 +240,7 @@ impl Router {
             },
         };
         let router = self.clone();
-        self.carriers
-            .spawn(async move { router.carry(next, body).await });
+        self.carriers.spawn(async move { router.carry(next, body).await });
     }
 
     /// Waits until nothing has come in for a while and nothing waits to go out.
@@ -267,9 +261,7 @@ impl Router {
         if let Some(receiver) = self.receiver.lock().await.take()
             && let Err(error) = receiver.await
         {
-            self.overlay
-                .ledger
-                .fault(format_args!("router {}: {error}", self.number));
+            self.overlay.ledger.fault(format_args!("router {}: {error}", self.number));
         }
     }
 }

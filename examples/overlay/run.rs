@@ -92,13 +92,7 @@ impl Run {
         let progress = ProgressBar::new(options.messages).with_style(ProgressStyle::with_template(
             "{elapsed_precise} {bar:40} {human_pos}/{human_len} delivered, {per_sec} {msg}",
         )?);
-        Ok(Self {
-            routers: routers.collect(),
-            overlay,
-            progress,
-            found: Mutex::default(),
-            options,
-        })
+        Ok(Self { routers: routers.collect(), overlay, progress, found: Mutex::default(), options })
     }
 
     /// Starts all routers.
@@ -128,10 +122,7 @@ impl Run {
     }
 
     fn traffic(&self) -> Traffic {
-        Traffic {
-            hops: usize::from(self.options.hops),
-            size: self.options.message_size,
-        }
+        Traffic { hops: usize::from(self.options.hops), size: self.options.message_size }
     }
 
     /// Waves of restarts, spread evenly over the messages; a quiet point after each and at the end.
@@ -173,10 +164,7 @@ impl Run {
         let ended = if kill {
             router.kill().await.map(|last| (last, None))
         } else {
-            router
-                .leave()
-                .await
-                .map(|(last, report)| (last, Some(report)))
+            router.leave().await.map(|(last, report)| (last, Some(report)))
         };
         if let Some((last, report)) = ended {
             self.note(|found| {
@@ -185,7 +173,7 @@ impl Run {
                 found.ended.add(&last.stats);
                 if let Some(report) = report {
                     found.drain_most = found.drain_most.max(report.elapsed);
-                    found.drain_unknown += report.unknown;
+                    found.drain_unknown += report.messages.unknown;
                 }
             });
         }
@@ -206,9 +194,8 @@ impl Run {
             }
             if Instant::now() > patience {
                 let Assessment { unsettled, .. } = seen;
-                (self.overlay.ledger).fault(format_args!(
-                    "{unsettled} dials or ends of sessions did not settle"
-                ));
+                (self.overlay.ledger)
+                    .fault(format_args!("{unsettled} dials or ends of sessions did not settle"));
                 break (snapshots, seen);
             }
             sleep(LOOK).await;
@@ -268,7 +255,7 @@ impl Run {
         for (_, report) in join_all(ends).await.into_iter().flatten() {
             self.note(|found| {
                 found.drain_most = found.drain_most.max(report.elapsed);
-                found.drain_unknown += report.unknown;
+                found.drain_unknown += report.messages.unknown;
             });
         }
     }
@@ -277,8 +264,7 @@ impl Run {
         let mut tick = interval(PROGRESS);
         for nth in 1_u64.. {
             tick.tick().await;
-            self.progress
-                .set_position(self.overlay.ledger.counts().delivered);
+            self.progress.set_position(self.overlay.ledger.counts().delivered);
             if nth % 10 == 0
                 && let Err(error) = self.save_snapshot().await
             {
@@ -312,8 +298,7 @@ impl Run {
             tokio::fs::write(&partial, bytes).await?;
             tokio::fs::rename(Path::new(&partial), file).await
         };
-        save.await
-            .map_err(|error| format!("writing {}: {error}", file.display()).into())
+        save.await.map_err(|error| format!("writing {}: {error}", file.display()).into())
     }
 
     /// Everything that is known, judged.

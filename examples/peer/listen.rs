@@ -60,12 +60,7 @@ fn show_event(event: &PoolEvent) {
             Some(remote) => eprintln!("* {peer} connected from {remote}"),
             None => eprintln!("* {peer} connected"),
         },
-        PoolEvent::Closed {
-            peer,
-            reason,
-            report,
-            ..
-        } => {
+        PoolEvent::Closed { peer, reason, report, .. } => {
             eprintln!("* {peer} left after {} messages: {reason}", report.received);
         }
         _ => {}

@@ -89,9 +89,7 @@ impl Node {
             SuiteName::ChachapolyBlake2s => Suite::ChaChaPolyBlake2s,
             SuiteName::AesgcmSha256 => Suite::AesGcmSha256,
         };
-        let config = Config::default()
-            .suite(suite)
-            .network_id(self.network.clone().into_bytes());
+        let config = Config::default().suite(suite).network_id(self.network.clone().into_bytes());
         Ok(Pool::builder(identity).config(config).build()?)
     }
 }

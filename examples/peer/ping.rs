@@ -61,10 +61,7 @@ impl Ping {
         let dialled = Instant::now();
         let lease = pool.get_or_dial(self.target.clone()).await?;
         let ms = millis(dialled.elapsed());
-        print_line(&format!(
-            "PING {}: session opened in {ms:.1} ms",
-            self.target
-        ))?;
+        print_line(&format!("PING {}: session opened in {ms:.1} ms", self.target))?;
         drop(lease);
 
         let mut tick = interval(self.interval);
@@ -106,11 +103,7 @@ struct RoundTrips {
 impl RoundTrips {
     fn record(&mut self, time: Duration) {
         let ms = millis(time);
-        self.min = if self.answered == 0 {
-            ms
-        } else {
-            self.min.min(ms)
-        };
+        self.min = if self.answered == 0 { ms } else { self.min.min(ms) };
         self.max = self.max.max(ms);
         self.sum += ms;
         self.sum_of_squares += ms * ms;
