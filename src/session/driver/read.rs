@@ -30,6 +30,8 @@ impl Driver {
         now: Instant,
     ) -> Result<bool, CloseReason> {
         if std::mem::take(&mut self.unopened) {
+            // At the start the core may hold messages already: a verdict's frame can carry more.
+            self.hand_over(now);
             self.open_frames(&[], now)?;
         }
         if self.paused.is_some() || self.end_of_stream {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::error::SendError;
+use crate::proto::session::Event;
 
 #[tokio::test(start_paused = true)]
 async fn sixteen_tasks_send_and_every_message_arrives_once_and_in_order() {
@@ -49,6 +50,32 @@ async fn empty_and_largest_messages_arrive_through_a_tiny_stream() {
     let error = lease.send(Bytes::from(vec![0; (1 << 20) + 1])).await.unwrap_err();
     assert_eq!(error.message.len(), (1 << 20) + 1);
     assert_eq!(error.kind, SendErrorKind::TooLarge { len: (1 << 20) + 1, limit: 1 << 20 });
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_in_the_frame_of_the_verdict_wait_for_no_other_frame() {
+    let (ours, theirs) = transports(Suite::default());
+    let mut theirs = SessionCore::new(theirs, params(Role::Responder));
+    theirs.verdict(accept());
+    let mut queue = std::collections::VecDeque::from([message(1, 1_028), message(2, 1_028)]);
+    let (mut scratch, mut wire) = (Vec::new(), Vec::new());
+    theirs.seal(&mut queue, &mut scratch, &mut wire, usize::MAX).unwrap();
+    // The whole frame is opened by the handshake, which takes nothing but the verdict out of it.
+    let mut core = SessionCore::new(ours, params(Role::Initiator));
+    let (length, body) = wire.split_at(2);
+    assert_eq!(usize::from(u16::from_be_bytes([length[0], length[1]])), body.len());
+    core.open(body, Instant::now().into_std()).unwrap();
+    assert!(matches!(core.poll_event(), Some(Event::Verdict(_))));
+
+    let (shared, mut inbox) = Shared::new(settings(Config::default()));
+    let session = Session::new(spec(2, Origin::Outbound, &shared.settings), &shared);
+    let (stream, _silent) = tokio::io::duplex(64);
+    let host: Arc<dyn Host> = Arc::new(FakeHost::default());
+    tokio::spawn(session.drive(Box::new(stream), core, Vec::new(), host, None));
+    settle().await;
+    let got: Vec<u64> =
+        std::iter::from_fn(|| inbox.try_recv()).map(|got| number(&got.body)).collect();
+    assert_eq!(got, [1, 2]);
 }
 
 /// Two ends whose initiator cannot write.
