@@ -31,7 +31,7 @@ pub(crate) struct Options {
     pub(crate) routers: u16,
 
     /// How many messages, all sources together
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    #[arg(long, default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub(crate) messages: u64,
 
     /// Hops from source to destination; fewer than routers
