@@ -9,7 +9,27 @@ use noise_pool::{
     TargetData,
 };
 
+use tokio::time::Instant;
+
 use super::gate::Gate;
+
+/// What a connection to one address meets, whatever holds for the whole network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// A stream whose gate is open.
+    Open,
+    /// A stream whose gate is closed.
+    Gated,
+    /// A refusal.
+    Refuses,
+    /// Nothing, ever: connecting does not end.
+    Silent,
+}
+
+/// An address of a pool on the network; a pool has as many as there are ports.
+pub(crate) fn address(peer: PeerId, port: u16) -> Address {
+    format!("{peer}:{port}").parse().unwrap()
+}
 
 /// The network: knows which pool answers at which peer id, and what to do with new streams.
 #[derive(Clone, Default)]
@@ -20,11 +40,18 @@ struct State {
     pools: HashMap<PeerId, Pool>,
     /// Gates of the streams that were opened, in order, with who dialled whom.
     streams: Vec<(PeerId, PeerId, Gate)>,
+    /// Addresses that differ from the rest of the network.
+    lines: HashMap<Address, Line>,
+    /// The gate of the last stream to an address.
+    gates: HashMap<Address, Gate>,
+    /// What peers resolve to, if not to port 1; without addresses, resolving never ends.
+    resolved: HashMap<PeerId, Vec<Address>>,
+    /// Every address that was tried, and when.
+    tried: Vec<(Address, Instant)>,
     /// New streams from these dialling peers begin with their gates closed.
     gated: bool,
     /// Connecting fails while set.
     refusing: bool,
-    connects: u64,
 }
 
 /// One pool's way into the network.
@@ -65,7 +92,29 @@ impl Net {
 
     /// How often a stream was asked for.
     pub(crate) fn connects(&self) -> u64 {
-        self.0.lock().unwrap().connects
+        self.0.lock().unwrap().tried.len() as u64
+    }
+
+    /// Which addresses were tried, in order, and when.
+    pub(crate) fn tried(&self) -> Vec<(Address, Instant)> {
+        self.0.lock().unwrap().tried.clone()
+    }
+
+    /// What connections to this address meet from now on.
+    pub(crate) fn line(&self, address: &Address, line: Line) {
+        self.0.lock().unwrap().lines.insert(address.clone(), line);
+    }
+
+    /// What the peer resolves to from now on; nothing: resolving it never ends.
+    pub(crate) fn resolves_to(&self, peer: PeerId, addresses: &[Address]) {
+        self.0.lock().unwrap().resolved.insert(peer, addresses.to_vec());
+    }
+
+    /// The gate of the last stream that was opened to this address, when there is one.
+    pub(crate) async fn gate_at(&self, address: &Address) -> Gate {
+        let gate = || self.0.lock().unwrap().gates.get(address).cloned();
+        super::until("a stream is opened", || gate().is_some()).await;
+        gate().unwrap()
     }
 
     /// The gates of the streams that `from` opened to `to`, in order.
@@ -85,21 +134,34 @@ impl Net {
         self.0.lock().unwrap().pools.remove(&peer)
     }
 
-    fn connect(&self, from: PeerId, to: PeerId) -> io::Result<BoxedStream> {
+    /// The stream to an address; `None`: it never comes.
+    fn connect(&self, from: PeerId, address: &Address) -> io::Result<Option<BoxedStream>> {
+        let text = address.to_string();
+        let host = text.split(':').next().unwrap_or_default();
+        let to: PeerId = host.parse().map_err(io::Error::other)?;
         let mut state = self.0.lock().unwrap();
-        state.connects += 1;
-        if state.refusing {
-            return Err(io::Error::from(io::ErrorKind::ConnectionRefused));
-        }
-        let Some(pool) = state.pools.get(&to).cloned() else {
-            return Err(io::Error::from(io::ErrorKind::ConnectionRefused));
+        state.tried.push((address.clone(), Instant::now()));
+        let line = match state.lines.get(address) {
+            Some(line) => *line,
+            None if state.refusing => Line::Refuses,
+            None if state.gated => Line::Gated,
+            None => Line::Open,
         };
-        let (gate, near, far) = if state.gated { Gate::closed() } else { Gate::open() };
-        state.streams.push((from, to, gate));
-        tokio::spawn(async move {
-            let _ = pool.adopt(far, Role::Responder).await;
-        });
-        Ok(Box::new(near))
+        let pool = state.pools.get(&to).cloned().filter(|_| line != Line::Refuses);
+        let (gate, near, far) = match (line, &pool) {
+            (Line::Silent, _) => return Ok(None),
+            (_, None) => return Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
+            (Line::Gated, _) => Gate::closed(),
+            _ => Gate::open(),
+        };
+        state.streams.push((from, to, gate.clone()));
+        state.gates.insert(address.clone(), gate);
+        if let Some(pool) = pool {
+            tokio::spawn(async move {
+                let _ = pool.adopt(far, Role::Responder).await;
+            });
+        }
+        Ok(Some(Box::new(near)))
     }
 }
 
@@ -110,8 +172,12 @@ impl Connector for Port {
         _data: Option<&'a TargetData>,
     ) -> BoxFuture<'a, io::Result<Vec<Address>>> {
         Box::pin(async move {
-            let host = peer.to_string();
-            Ok(vec![format!("{host}:1").parse().map_err(io::Error::other)?])
+            let resolved = self.net.0.lock().unwrap().resolved.get(peer).cloned();
+            match resolved {
+                None => Ok(vec![address(*peer, 1)]),
+                Some(addresses) if addresses.is_empty() => std::future::pending().await,
+                Some(addresses) => Ok(addresses),
+            }
         })
     }
 
@@ -121,10 +187,10 @@ impl Connector for Port {
         _data: Option<&'a TargetData>,
     ) -> BoxFuture<'a, io::Result<BoxedStream>> {
         Box::pin(async move {
-            let text = address.to_string();
-            let host = text.split(':').next().unwrap_or_default();
-            let peer = host.parse().map_err(io::Error::other)?;
-            self.net.connect(self.own, peer)
+            match self.net.connect(self.own, address)? {
+                Some(stream) => Ok(stream),
+                None => std::future::pending().await,
+            }
         })
     }
 }
