@@ -19,7 +19,7 @@ use tracing::{Instrument as _, debug};
 use crate::error::{DialError, HandshakeError, Refusal, RejectReason};
 use crate::event::{PoolEvent, RejectedBy};
 use crate::id::{AttemptId, Origin, PeerId};
-use crate::pool::hooks::{self, contained};
+use crate::pool::hooks;
 use crate::pool::inner::{Arrival, Inner};
 use crate::pool::latch::Latch;
 use crate::pool::permit::Permit;
@@ -150,7 +150,7 @@ impl Dial {
         *lock(&self.phase)
     }
 
-    fn set_phase(&self, phase: DialPhase) {
+    pub(crate) fn set_phase(&self, phase: DialPhase) {
         *lock(&self.phase) = phase;
     }
 }
@@ -235,14 +235,15 @@ impl Inner {
         };
         let mut race = Race::new(self.clone(), dial.clone(), data.clone());
         match source {
-            Source::Opener(opener) => race.open_with(opener),
-            Source::Connector(_) => {
-                self.before_abort(dial, self.resolve(dial, data.as_ref())).await??;
+            Source::Opener(opener) => {
+                dial.set_phase(DialPhase::Connecting);
+                race.open_with(opener);
             }
+            Source::Connector(_) if dial.has_address() => {}
+            Source::Connector(_) => race.resolve(),
         }
         let mut reopenings = 0;
         loop {
-            dial.set_phase(DialPhase::Connecting);
             let candidate = self
                 .before_abort(dial, async {
                     let candidate = timeout_at(until_commit, race.answer())
@@ -261,6 +262,10 @@ impl Inner {
                     until_commit = Instant::now() + self.settings.dial_timeout;
                     dial.renew_addresses();
                     race = Race::new(self.clone(), dial.clone(), data.clone());
+                    if !dial.has_address() {
+                        // The caller's own stream is used up.
+                        race.resolve();
+                    }
                 }
                 Committed::Other(reason) => return Err(DialError::Rejected { reason }.into()),
             }
@@ -283,31 +288,6 @@ impl Inner {
         dial.put_room(room);
         drop(queued);
         Ok(dialling)
-    }
-
-    async fn resolve(&self, dial: &Dial, data: Option<&TargetData>) -> Result<(), DialError> {
-        if dial.has_address() {
-            return Ok(());
-        }
-        dial.set_phase(DialPhase::Resolving);
-        let failed = |source| DialError::Resolve { peer: dial.peer, source: Arc::new(source) };
-        let resolved =
-            contained(self.settings.hook_timeout, || self.connector.resolve(&dial.peer, data));
-        match resolved.await {
-            Ok(Ok(addresses)) => {
-                dial.add_addresses(&addresses);
-                if dial.has_address() { Ok(()) } else { Err(DialError::NoAddress(dial.peer)) }
-            }
-            Ok(Err(source)) => Err(failed(source)),
-            Err(Refusal::TimedOut) => Err(failed(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the connector did not resolve the peer within hook_timeout",
-            ))),
-            Err(refusal) => {
-                self.hook_refused(refusal);
-                Err(DialError::Panicked)
-            }
-        }
     }
 
     /// Our own checks of the peer: the responder is authenticated by message 2.

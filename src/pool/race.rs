@@ -1,8 +1,8 @@
 //! The race of one dial over its addresses, up to the first valid message 2.
 //!
-//! Owns the connections under way. Addresses are started one after another, staggered by
-//! `dial_stagger` (RFC 8305, section 5), the next one at once when one fails; addresses that later
-//! callers bring join. Dropping the race closes what has not answered: a peer that saw no message 3
+//! Owns the connections under way, and the look-up of addresses. Addresses are started one after
+//! another, staggered by `dial_stagger` (RFC 8305, section 5), the next one at once when one fails;
+//! addresses that later callers bring join, also while the look-up goes on. Dropping the race closes what has not answered: a peer that saw no message 3
 //! has accepted nothing.
 
 use std::io;
@@ -11,10 +11,12 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::error::{DialError, HandshakeError};
+use crate::error::{DialError, HandshakeError, Refusal};
+use crate::id::PeerId;
 use crate::pool::dial::{Dial, Opener};
 use crate::pool::hooks::contained;
 use crate::pool::inner::Inner;
+use crate::snapshot::DialPhase;
 use crate::transport::native::Answered;
 use crate::transport::{Address, BoxedStream, TargetData};
 
@@ -29,7 +31,8 @@ pub(crate) struct Race {
     pool: Arc<Inner>,
     dial: Arc<Dial>,
     data: Option<TargetData>,
-    under_way: JoinSet<Result<Candidate, DialError>>,
+    /// Connections, and perhaps the look-up, which ends without a candidate.
+    under_way: JoinSet<Result<Option<Candidate>, DialError>>,
     next_start: Instant,
     /// The most telling failure so far.
     failure: Option<DialError>,
@@ -52,16 +55,20 @@ impl Race {
         let (pool, peer) = (self.pool.clone(), self.dial.peer);
         self.next_start = Instant::now() + self.pool.settings.dial_stagger;
         self.under_way.spawn(async move {
-            let opened = timeout(pool.settings.connect_timeout, opener()).await;
-            let stream = match opened {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(source)) => return Err(DialError::Open { source: Arc::new(source) }),
-                Err(_elapsed) => {
-                    return Err(DialError::Open { source: Arc::new(timed_out()) });
-                }
-            };
+            let stream = open(&pool, opener).await?;
             let answered = initiate(&pool, &peer, stream).await?;
-            Ok(Candidate { answered, address: None })
+            Ok(Some(Candidate { answered, address: None }))
+        });
+    }
+
+    /// Begins with the addresses that the connector knows; they join those that callers bring.
+    pub(crate) fn resolve(&mut self) {
+        let (pool, dial, data) = (self.pool.clone(), self.dial.clone(), self.data.clone());
+        self.dial.set_phase(DialPhase::Resolving);
+        self.under_way.spawn(async move {
+            let addresses = resolve(&pool, dial.peer, data.as_ref()).await?;
+            dial.add_addresses(&addresses);
+            Ok(None)
         });
     }
 
@@ -87,7 +94,8 @@ impl Race {
             tokio::select! {
                 biased;
                 ended = self.under_way.join_next() => match ended {
-                    Some(Ok(Ok(candidate))) => return Ok(candidate),
+                    Some(Ok(Ok(Some(candidate)))) => return Ok(candidate),
+                    Some(Ok(Ok(None))) => {}
                     Some(Ok(Err(failure))) => self.failed(failure),
                     Some(Err(ended)) if ended.is_panic() => self.failed(DialError::Panicked),
                     Some(Err(_)) | None => {}
@@ -99,12 +107,13 @@ impl Race {
     }
 
     fn start(&mut self, address: Address) {
+        self.dial.set_phase(self.dial.phase().max(DialPhase::Connecting));
         self.next_start = Instant::now() + self.pool.settings.dial_stagger;
         let (pool, peer, data) = (self.pool.clone(), self.dial.peer, self.data.clone());
         self.under_way.spawn(async move {
             let stream = connect(&pool, &address, data.as_ref()).await?;
             let answered = initiate(&pool, &peer, stream).await?;
-            Ok(Candidate { answered, address: Some(address) })
+            Ok(Some(Candidate { answered, address: Some(address) }))
         });
     }
 
@@ -113,6 +122,27 @@ impl Race {
         // A handshake that failed tells more than a connection that did.
         if !matches!(self.failure, Some(DialError::Handshake(_))) {
             self.failure = Some(failure);
+        }
+    }
+}
+
+async fn resolve(
+    pool: &Inner,
+    peer: PeerId,
+    data: Option<&TargetData>,
+) -> Result<Vec<Address>, DialError> {
+    let failed = |source| DialError::Resolve { peer, source: Arc::new(source) };
+    let resolved =
+        contained(pool.settings.hook_timeout, || pool.connector.resolve(&peer, data)).await;
+    match resolved {
+        Ok(resolved) => resolved.map_err(failed),
+        Err(Refusal::TimedOut) => Err(failed(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the connector did not resolve the peer within hook_timeout",
+        ))),
+        Err(refusal) => {
+            pool.hook_refused(refusal);
+            Err(DialError::Panicked)
         }
     }
 }
@@ -127,16 +157,27 @@ async fn connect(
         contained(pool.settings.connect_timeout, || pool.connector.connect(address, data)).await;
     match connected {
         Ok(connected) => connected.map_err(failed),
-        Err(crate::error::Refusal::TimedOut) => Err(failed(timed_out())),
-        Err(_panicked) => Err(DialError::Panicked),
+        Err(Refusal::TimedOut) => Err(failed(timed_out())),
+        Err(refusal) => {
+            pool.hook_refused(refusal);
+            Err(DialError::Panicked)
+        }
     }
 }
 
-async fn initiate(
-    pool: &Inner,
-    peer: &crate::PeerId,
-    stream: BoxedStream,
-) -> Result<Answered, DialError> {
+async fn open(pool: &Inner, opener: Opener) -> Result<BoxedStream, DialError> {
+    let failed = |source| DialError::Open { source: Arc::new(source) };
+    match contained(pool.settings.connect_timeout, opener).await {
+        Ok(opened) => opened.map_err(failed),
+        Err(Refusal::TimedOut) => Err(failed(timed_out())),
+        Err(refusal) => {
+            pool.hook_refused(refusal);
+            Err(DialError::Panicked)
+        }
+    }
+}
+
+async fn initiate(pool: &Inner, peer: &PeerId, stream: BoxedStream) -> Result<Answered, DialError> {
     timeout(pool.settings.handshake_timeout, pool.native.initiate(peer, stream))
         .await
         .unwrap_or(Err(HandshakeError::TimedOut))
