@@ -3,6 +3,7 @@
 //! Handshake messages and frames alike travel behind a `u16` length, so the gate counts them without
 //! knowing what they mean.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
@@ -24,6 +25,8 @@ pub(crate) struct Gate {
     /// How many frames have arrived at the gate, in each direction.
     arrived: Arc<[watch::Sender<u64>; 2]>,
     cut: CancellationToken,
+    /// An end of stream waits until everything passes.
+    holds_end: Arc<AtomicBool>,
     /// Everything that came from the responder's end, for tests of silence.
     from_responder: Arc<Mutex<Vec<u8>>>,
 }
@@ -37,6 +40,7 @@ impl Gate {
             allowed: Arc::new([watch::Sender::new(0), watch::Sender::new(0)]),
             arrived: Arc::new([watch::Sender::new(0), watch::Sender::new(0)]),
             cut: CancellationToken::new(),
+            holds_end: Arc::default(),
             from_responder: Arc::default(),
         };
         let (near_read, near_write) = tokio::io::split(inner_near);
@@ -76,6 +80,11 @@ impl Gate {
         *self.arrived[way as usize].borrow()
     }
 
+    /// From now on neither end sees that the other has closed, until [`Gate::open_all`].
+    pub(crate) fn hold_end(&self) {
+        self.holds_end.store(true, Ordering::Relaxed);
+    }
+
     /// Breaks the stream: both ends see it end, what is held is lost.
     pub(crate) fn cut(&self) {
         self.cut.cancel();
@@ -95,6 +104,7 @@ impl Gate {
         let mut allowed = self.allowed[way as usize].subscribe();
         let arrived = self.arrived.clone();
         let copy = self.from_responder.clone();
+        let holds_end = self.holds_end.clone();
         let work = async move {
             let mut passed = 0;
             loop {
@@ -118,6 +128,9 @@ impl Gate {
                 if to.write_all(&frame).await.is_err() {
                     break;
                 }
+            }
+            if holds_end.load(Ordering::Relaxed) {
+                let _ = allowed.wait_for(|allowed| *allowed == u64::MAX).await;
             }
             // A half-close passes when all before it has.
             let _ = to.shutdown().await;
