@@ -613,22 +613,25 @@ impl Host for Inner {
         self.ended.notify_waiters();
     }
 
-    fn health_check(&self, session: &Arc<Session>) -> Option<BoxFuture<'static, bool>> {
+    fn health_check(self: Arc<Self>, session: &Arc<Session>) -> Option<BoxFuture<'static, bool>> {
         let info = hooks::SessionInfo {
             peer: session.peer(),
             session: session.id(),
             origin: session.origin(),
             address: session.remote().cloned(),
         };
-        let hooks = self.hooks.clone();
-        let limit = self.settings.hook_timeout;
+        let hooks = &self.hooks;
         // The hook may panic before it returns a future.
         let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| hooks.health(info)));
         match asked {
             Ok(None) => None,
-            Ok(Some(check)) => {
-                Some(Box::pin(async move { hooks::ask(limit, || check).await.is_ok() }))
-            }
+            Ok(Some(check)) => Some(Box::pin(async move {
+                let answer = hooks::ask(self.settings.hook_timeout, || check).await;
+                if let Err(refusal) = answer {
+                    self.hook_refused(refusal);
+                }
+                answer.is_ok()
+            })),
             Err(_panic) => {
                 self.hook_refused(Refusal::Panicked);
                 Some(Box::pin(std::future::ready(false)))

@@ -59,9 +59,9 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// reached the inbox and before those who wait for its end are woken.
     fn ended(&self, session: &Arc<Session>, reason: CloseReason, report: SessionReport);
 
-    /// The application's own health check, if it has one; run after a probe's pong, under
-    /// `ping_timeout`.
-    fn health_check(&self, session: &Arc<Session>) -> Option<BoxFuture<'static, bool>>;
+    /// The application's own health check, if it has one; run after a probe's pong. The host bounds
+    /// its time.
+    fn health_check(self: Arc<Self>, session: &Arc<Session>) -> Option<BoxFuture<'static, bool>>;
 }
 
 /// What all sessions of one pool share.

@@ -52,7 +52,7 @@ impl Host for FakeHost {
         assert!(!self.panic_when_ended.load(Ordering::Relaxed), "as the test wants it");
     }
 
-    fn health_check(&self, _: &Arc<Session>) -> Option<BoxFuture<'static, bool>> {
+    fn health_check(self: Arc<Self>, _: &Arc<Session>) -> Option<BoxFuture<'static, bool>> {
         let healthy = (*self.healthy.lock().unwrap())?;
         self.checks.fetch_add(1, Ordering::Relaxed);
         Some(Box::pin(async move { healthy }))

@@ -105,7 +105,7 @@ enum Probe {
     /// The ping is out.
     Ping { since: Instant },
     /// The peer has answered; the application's own check runs.
-    Check { check: BoxFuture<'static, bool>, rtt: Duration, deadline: Instant },
+    Check { check: BoxFuture<'static, bool>, rtt: Duration },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -193,7 +193,7 @@ impl Driver {
                 break;
             }
         }
-        self.poll_check(cx, now)?;
+        self.poll_check(cx)?;
         self.poll_timers(cx, now)?;
         if more {
             cx.waker().wake_by_ref();
@@ -254,16 +254,12 @@ impl Driver {
     }
 
     /// The peer has answered, or is alive beyond doubt.
-    fn probe_answered(&mut self, rtt: Duration, now: Instant) {
+    fn probe_answered(&mut self, rtt: Duration) {
         let Some(Probe::Ping { .. }) = self.probe else {
             return;
         };
-        self.probe = match self.host.health_check(&self.session) {
-            Some(check) => Some(Probe::Check {
-                check,
-                rtt,
-                deadline: now + self.session.shared.settings.ping_timeout,
-            }),
+        self.probe = match Arc::clone(&self.host).health_check(&self.session) {
+            Some(check) => Some(Probe::Check { check, rtt }),
             None => {
                 self.session.probes.resolve(Ok(rtt));
                 None
@@ -271,14 +267,12 @@ impl Driver {
         };
     }
 
-    fn poll_check(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), CloseReason> {
-        let Some(Probe::Check { check, rtt, deadline }) = &mut self.probe else {
+    fn poll_check(&mut self, cx: &mut Context<'_>) -> Result<(), CloseReason> {
+        let Some(Probe::Check { check, rtt }) = &mut self.probe else {
             return Ok(());
         };
-        let healthy = match check.as_mut().poll(cx) {
-            Poll::Ready(healthy) => healthy,
-            Poll::Pending if now < *deadline => return Ok(()),
-            Poll::Pending => false,
+        let Poll::Ready(healthy) = check.as_mut().poll(cx) else {
+            return Ok(());
         };
         let outcome = if healthy { Ok(*rtt) } else { Err(CloseReason::Unhealthy) };
         self.probe = None;

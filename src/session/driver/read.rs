@@ -149,7 +149,7 @@ impl Driver {
             let session = &self.session;
             let srtt = self.core.srtt().unwrap_or(rtt);
             session.meters.pong(srtt, session.shared.millis(now));
-            self.probe_answered(rtt, now);
+            self.probe_answered(rtt);
         }
         if self.peer_drained {
             self.begin_drain(None, now);

@@ -83,7 +83,7 @@ impl Driver {
             if !alive {
                 return Err(self.probe_failed(CloseReason::PingTimeout, PingError::TimedOut));
             }
-            self.probe_answered(now.saturating_duration_since(since), now);
+            self.probe_answered(now.saturating_duration_since(since));
             acted = true;
         }
         if self.death_deadline().is_some_and(|at| at <= now) {
@@ -143,12 +143,12 @@ impl Driver {
         Some(self.keep_alive_heard? + self.session.shared.settings.keepalive)
     }
 
-    /// When a probe's caller has waited long enough, or the application's check has.
+    /// When a probe's caller has waited long enough for the peer. The application's check bounds
+    /// itself.
     fn probe_deadline(&self) -> Option<Instant> {
         match &self.probe {
-            None => None,
             Some(Probe::Ping { since }) => Some(*since + self.session.shared.settings.ping_timeout),
-            Some(Probe::Check { deadline, .. }) => Some(*deadline),
+            None | Some(Probe::Check { .. }) => None,
         }
     }
 
