@@ -72,12 +72,21 @@ impl Net {
         config: Config,
         hooks: impl Hooks,
     ) -> (Pool, Inbox) {
-        let own = identity.peer_id();
-        let port = Port { net: self.clone(), own };
+        let port = self.port(identity.peer_id());
         let (pool, inbox) =
             Pool::builder(identity).config(config).connector(port).hooks(hooks).build().unwrap();
-        self.0.lock().unwrap().pools.insert(own, pool.clone());
+        self.join(&pool);
         (pool, inbox)
+    }
+
+    /// The connector of the pool with this identity.
+    pub(crate) fn port(&self, own: PeerId) -> impl Connector {
+        Port { net: self.clone(), own }
+    }
+
+    /// Puts a pool on the network, so that others reach it.
+    pub(crate) fn join(&self, pool: &Pool) {
+        self.0.lock().unwrap().pools.insert(pool.id(), pool.clone());
     }
 
     /// Whether streams that are opened from now on begin with their gates closed.
