@@ -38,7 +38,7 @@ use crate::id::PeerId;
 use crate::pool::accept::NotAccepted;
 use crate::pool::builder::PoolBuilder;
 use crate::pool::dial::{Opener, Source};
-use crate::pool::inner::Inner;
+use crate::pool::inner::{Inner, PeerSlot};
 use crate::pool::shutdown::{Disconnect, DrainReport};
 use crate::pool::stats::Stats;
 use crate::pool::target::Target;
@@ -135,12 +135,12 @@ impl Pool {
 
     /// Whether a live session to `peer` exists. As cheap as a look-up.
     pub fn contains(&self, peer: &PeerId) -> bool {
-        self.owner.inner.registry.read(peer, |slot| slot.session().is_some()).unwrap_or(false)
+        self.owner.inner.registry.read(peer, is_live).unwrap_or(false)
     }
 
     /// The peers to which a live session exists, in no order.
     pub fn peers(&self) -> Vec<PeerId> {
-        self.owner.inner.registry.collect(|peer, slot| slot.session().map(|_| *peer))
+        self.owner.inner.registry.collect(|peer, slot| is_live(slot).then_some(*peer))
     }
 
     /// A lease on a session to the target: the live one, or that of the one dial that all callers
@@ -374,6 +374,12 @@ impl Pool {
         self.owner.inner.native.set_application_payload(payload);
         Ok(())
     }
+}
+
+/// Whether the slot has a session that is handed out. One that was discarded or closed stays in its
+/// slot until its driver notices.
+fn is_live(slot: &PeerSlot) -> bool {
+    slot.session().is_some_and(|held| held.core.session().fit() != Fit::Retired)
 }
 
 impl std::fmt::Debug for Pool {
