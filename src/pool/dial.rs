@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug};
 
-use crate::error::{DialError, HandshakeError, Refusal, RejectReason};
+use crate::error::{DialError, HandshakeError, RejectReason};
 use crate::event::{PoolEvent, RejectedBy};
 use crate::id::{AttemptId, Origin, PeerId};
 use crate::pool::hooks;

@@ -69,6 +69,11 @@ impl Gate {
         }
     }
 
+    /// Holds what comes from now on; what has come to the gate may pass.
+    pub(crate) fn hold(&self, way: Way) {
+        self.allowed[way as usize].send_replace(self.count(way));
+    }
+
     /// Waits until `n` frames in all have come to the gate on this way, passed or held.
     pub(crate) async fn arrived(&self, way: Way, n: u64) {
         let mut arrived = self.arrived[way as usize].subscribe();

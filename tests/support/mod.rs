@@ -7,6 +7,7 @@ pub(crate) mod gate;
 pub(crate) mod net;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::task::Poll;
 use std::time::Duration;
 
 use noise_pool::{Config, Identity, Inbox, PeerId, Pool, Target};
@@ -49,6 +50,30 @@ pub(crate) fn identity(n: u8) -> Identity {
 pub(crate) fn ordered_identities() -> (Identity, Identity) {
     let (a, b) = (identity(1), identity(2));
     if a.peer_id() < b.peer_id() { (a, b) } else { (b, a) }
+}
+
+/// Tasks of this runtime that have not ended.
+pub(crate) fn alive_tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}
+
+/// Polls `future` a number of times, whenever it is woken, and then drops it. Its output, if it was
+/// done before.
+pub(crate) async fn cancelled_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = Box::pin(future);
+    let mut left = polls;
+    std::future::poll_fn(move |cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        match future.as_mut().poll(cx) {
+            Poll::Ready(value) => Poll::Ready(Some(value)),
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
 }
 
 /// Waits until `condition` holds. For states that have no event to wait for; bounded, so that a

@@ -1,6 +1,6 @@
 //! An in-memory network: addresses are names of pools, and every stream can be gated.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -97,6 +97,11 @@ impl Net {
     /// Whether connecting fails from now on.
     pub(crate) fn refuse(&self, refusing: bool) {
         self.0.lock().unwrap().refusing = refusing;
+    }
+
+    /// Looking `peer` up never ends from now on.
+    pub(crate) fn never_resolve(&self, peer: PeerId) {
+        self.resolves_to(peer, &[]);
     }
 
     /// How often a stream was asked for.
