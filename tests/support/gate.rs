@@ -27,8 +27,8 @@ pub(crate) struct Gate {
     cut: CancellationToken,
     /// An end of stream waits until everything passes.
     holds_end: Arc<AtomicBool>,
-    /// Everything that came from the responder's end, for tests of silence.
-    from_responder: Arc<Mutex<Vec<u8>>>,
+    /// All whole frames that came to the gate, in each direction.
+    recorded: Arc<[Mutex<Vec<u8>>; 2]>,
 }
 
 impl Gate {
@@ -41,7 +41,7 @@ impl Gate {
             arrived: Arc::new([watch::Sender::new(0), watch::Sender::new(0)]),
             cut: CancellationToken::new(),
             holds_end: Arc::default(),
-            from_responder: Arc::default(),
+            recorded: Arc::default(),
         };
         let (near_read, near_write) = tokio::io::split(inner_near);
         let (far_read, far_write) = tokio::io::split(inner_far);
@@ -97,7 +97,12 @@ impl Gate {
 
     /// How many bytes the responder has written in all.
     pub(crate) fn bytes_from_responder(&self) -> usize {
-        self.from_responder.lock().unwrap().len()
+        self.recorded(Way::ToInitiator).len()
+    }
+
+    /// All that has come to the gate on this way.
+    pub(crate) fn recorded(&self, way: Way) -> Vec<u8> {
+        self.recorded[way as usize].lock().unwrap().clone()
     }
 
     fn pump(
@@ -108,7 +113,7 @@ impl Gate {
     ) {
         let mut allowed = self.allowed[way as usize].subscribe();
         let arrived = self.arrived.clone();
-        let copy = self.from_responder.clone();
+        let copy = self.recorded.clone();
         let holds_end = self.holds_end.clone();
         let work = async move {
             let mut passed = 0;
@@ -122,9 +127,7 @@ impl Gate {
                 if from.read_exact(&mut frame[2..]).await.is_err() {
                     break;
                 }
-                if way == Way::ToInitiator {
-                    copy.lock().unwrap().extend_from_slice(&frame);
-                }
+                copy[way as usize].lock().unwrap().extend_from_slice(&frame);
                 arrived[way as usize].send_modify(|n| *n += 1);
                 passed += 1;
                 if allowed.wait_for(|allowed| *allowed >= passed).await.is_err() {

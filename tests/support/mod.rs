@@ -5,6 +5,7 @@
 
 pub(crate) mod gate;
 pub(crate) mod net;
+pub(crate) mod raw;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::task::Poll;
