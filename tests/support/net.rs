@@ -1,6 +1,6 @@
 //! An in-memory network: addresses are names of pools, and every stream can be gated.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
