@@ -187,6 +187,13 @@ macro_rules! process_unique {
                 Self(NonZeroU64::new(n).unwrap_or(NonZeroU64::MAX))
             }
 
+            /// A chosen number, for tests whose states must be reproducible.
+            #[cfg(test)]
+            pub(crate) fn from_raw(n: u64) -> Self {
+                let Some(n) = NonZeroU64::new(n) else { panic!("identifiers start at 1") };
+                Self(n)
+            }
+
             /// The number itself, for logs and tables.
             pub const fn get(self) -> u64 {
                 self.0.get()

@@ -271,12 +271,6 @@ impl SessionCore {
     pub(crate) fn is_open(&self) -> bool {
         self.sending == Phase::Open && self.receiving == Phase::Open
     }
-
-    /// Whether the peer has written its drain.
-    pub(crate) fn peer_draining(&self) -> bool {
-        matches!(self.receiving, Phase::Drained | Phase::Ended)
-    }
-
     /// Whether we have written our last record: the stream can be half-closed.
     pub(crate) fn finished_writing(&self) -> bool {
         self.sending == Phase::Ended

@@ -449,17 +449,6 @@ impl<D: Clone, S> Slot<D, S> {
         }
     }
 
-    /// Puts another handle of the same session in place. `Ready(id)` → `Ready(id)`.
-    ///
-    /// # Errors
-    /// The new handle, if another session or none is there.
-    pub(crate) fn replace(&mut self, id: SessionId, session: S) -> Result<S, S> {
-        match &mut self.state {
-            State::Ready(r) if r.id == id => Ok(std::mem::replace(&mut r.session, session)),
-            _ => Err(session),
-        }
-    }
-
     /// The application disconnects the peer, or the pool drains. Any → vacant, with every dial
     /// whose verdict is awaited marked, so that a late accept is drained.
     pub(crate) fn disconnect(&mut self) -> Disconnected<D, S> {
@@ -515,6 +504,9 @@ impl<D: Clone, S> Slot<D, S> {
         }
     }
 }
+
+#[cfg(test)]
+mod model;
 
 #[cfg(test)]
 mod tests {
@@ -685,7 +677,6 @@ mod tests {
         let displaced = slot.install_inbound(new, claim(1, 6, 6), "next");
         assert_eq!(displaced.session, Some("held"));
         assert_eq!(slot.remove(old), None);
-        assert_eq!(slot.replace(old, "other"), Err("other"));
         assert_eq!(slot.session(), Some(&"next"));
     }
 
