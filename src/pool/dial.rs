@@ -57,6 +57,14 @@ pub(crate) enum Source {
     Opener(Opener),
 }
 
+/// Where a dial that begins stands.
+pub(crate) enum Place {
+    /// It is its turn.
+    Turn(Permit),
+    /// It waits for its turn.
+    Queue(Permit),
+}
+
 /// A dial under way: the handle that the slot and the waiters share with the dial's task.
 pub(crate) struct Dial {
     pub(crate) attempt: AttemptId,
@@ -195,8 +203,8 @@ impl Drop for Unsettled {
 }
 
 impl Inner {
-    /// Runs a dial that was just begun in its slot. `queued` is its place in the queue.
-    pub(crate) fn spawn_dial(self: &Arc<Self>, dial: Arc<Dial>, source: Source, queued: Permit) {
+    /// Runs a dial that was just begun in its slot.
+    pub(crate) fn spawn_dial(self: &Arc<Self>, dial: Arc<Dial>, source: Source, place: Place) {
         self.counters.dials.one();
         self.events.publish(|| PoolEvent::DialStarted { peer: dial.peer, attempt: dial.attempt });
         let span = tracing::info_span!(
@@ -207,7 +215,7 @@ impl Inner {
         let unsettled = Unsettled { pool: pool.clone(), dial: dial.clone() };
         self.spawn(
             async move {
-                match pool.run_dial(&dial, source, queued).await {
+                match pool.run_dial(&dial, source, place).await {
                     Ok(()) => {}
                     Err(Stop::Displaced) => pool.dial_displaced(&dial),
                     Err(Stop::Failed(error, outcome)) => {
@@ -225,9 +233,9 @@ impl Inner {
         self: &Arc<Self>,
         dial: &Arc<Dial>,
         source: Source,
-        queued: Permit,
+        place: Place,
     ) -> Result<(), Stop> {
-        let _dialling = self.before_abort(dial, self.take_turn(dial, queued)).await??;
+        let _turn = self.before_abort(dial, self.take_turn(dial, place)).await??;
         let mut until_commit = Instant::now() + self.settings.dial_timeout;
         let data = match &source {
             Source::Connector(data) => data.clone(),
@@ -281,13 +289,15 @@ impl Inner {
         }
     }
 
-    /// Room for the session and a turn among the dials, both before anything is sent.
-    async fn take_turn(self: &Arc<Self>, dial: &Dial, queued: Permit) -> Result<Permit, DialError> {
-        let dialling = self.dialling.acquire().await.ok_or(DialError::PoolClosed)?;
+    /// A turn among the dials and room for the session, both before anything is sent.
+    async fn take_turn(self: &Arc<Self>, dial: &Dial, place: Place) -> Result<Permit, DialError> {
+        let turn = match place {
+            Place::Turn(turn) => turn,
+            Place::Queue(_queued) => self.dialling.acquire().await.ok_or(DialError::PoolClosed)?,
+        };
         let room = self.room_for_dial().await?;
         dial.put_room(room);
-        drop(queued);
-        Ok(dialling)
+        Ok(turn)
     }
 
     /// Our own checks of the peer: the responder is authenticated by message 2.

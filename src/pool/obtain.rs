@@ -12,9 +12,8 @@ use crate::config::WhenFull;
 use crate::error::{AdoptError, DialError, Limit};
 use crate::event::PoolEvent;
 use crate::id::{AttemptId, PeerId};
-use crate::pool::dial::{Dial, Opener, Source};
+use crate::pool::dial::{Dial, Opener, Place, Source};
 use crate::pool::inner::Inner;
-use crate::pool::permit::Permit;
 use crate::pool::registry::Open;
 use crate::pool::target::Target;
 use crate::proto::slot::View;
@@ -39,7 +38,7 @@ enum Way {
 enum Found {
     Session(Arc<LeaseCore>),
     Joined(Arc<Dial>),
-    Begun(Arc<Dial>, Permit),
+    Begun(Arc<Dial>, Place),
 }
 
 /// A caller's part in a dial: left on drop, unless the dial is over.
@@ -127,11 +126,11 @@ impl Inner {
                 dial.add_addresses(&target.addresses);
                 dial
             }
-            Found::Begun(dial, queued) => {
+            Found::Begun(dial, place) => {
                 self.counters.misses.one();
                 // A caller whose stream was used up in an earlier round leaves it to the connector.
                 let source = source.take().unwrap_or_else(|| Source::of(target));
-                self.spawn_dial(dial.clone(), source, queued);
+                self.spawn_dial(dial.clone(), source, place);
                 dial
             }
         };
@@ -168,13 +167,15 @@ impl Inner {
             if let Some(error) = too_early {
                 return Err(error);
             }
-            let Some(queued) = self.queued.try_acquire() else {
+            // The queue is for those who find no turn.
+            let turn = self.dialling.try_acquire().map(Place::Turn);
+            let Some(place) = turn.or_else(|| self.queued.try_acquire().map(Place::Queue)) else {
                 return Err(DialError::Limit(Limit::QueuedDials));
             };
             let attempt = AttemptId::next();
             let dial = Arc::new(Dial::new(attempt, target.peer, &target.addresses));
             slot.dial(attempt, dial.clone());
-            Ok(Found::Begun(dial, queued))
+            Ok(Found::Begun(dial, place))
         });
         match &found {
             Err(DialError::Limit(limit)) => {
@@ -281,11 +282,11 @@ impl Inner {
     ) -> Result<Lease, AdoptError<S>> {
         let target = Target::new(peer);
         let dial = match self.enter(&target, Way::Brought) {
-            Ok(Found::Begun(dial, queued)) => {
+            Ok(Found::Begun(dial, place)) => {
                 let opener: Opener = Box::new(move || {
                     Box::pin(std::future::ready(Ok(Box::new(stream) as BoxedStream)))
                 });
-                self.spawn_dial(dial.clone(), Source::Opener(opener), queued);
+                self.spawn_dial(dial.clone(), Source::Opener(opener), place);
                 dial
             }
             Ok(Found::Joined(dial)) => {
