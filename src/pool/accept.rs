@@ -251,7 +251,7 @@ impl Inner {
                         observed: remote.map(|a| a.to_string()).unwrap_or_default(),
                         payload: self.native.application_payload(),
                     };
-                    lock(&self.backoff).clear(&peer);
+                    self.forget_failures(&peer);
                     self.start(core.session(), proposed.established(), Some(verdict));
                     self.watch(core.session());
                     self.settle(displaced, &core);

@@ -190,11 +190,12 @@ impl From<DialError> for Stop {
 struct Unsettled {
     pool: Arc<Inner>,
     dial: Arc<Dial>,
+    ended: bool,
 }
 
 impl Drop for Unsettled {
     fn drop(&mut self) {
-        if self.dial.outcome.get().is_none() {
+        if !self.ended {
             let error =
                 if self.pool.is_open() { DialError::Panicked } else { DialError::PoolClosed };
             self.pool.dial_failed(&self.dial, error, None);
@@ -212,7 +213,7 @@ impl Inner {
         );
         let pool = self.clone();
         // Made here, so that it settles the dial also if the task never runs.
-        let unsettled = Unsettled { pool: pool.clone(), dial: dial.clone() };
+        let mut unsettled = Unsettled { pool: pool.clone(), dial: dial.clone(), ended: false };
         self.spawn(
             async move {
                 match pool.run_dial(&dial, source, place).await {
@@ -223,6 +224,7 @@ impl Inner {
                         pool.dial_failed(&dial, error, outcome);
                     }
                 }
+                unsettled.ended = true;
                 drop(unsettled);
             }
             .instrument(span),
@@ -388,27 +390,47 @@ impl Inner {
 
     /// Ends a dial without a session: settles the slot, then tells waiters and parked connections.
     pub(crate) fn dial_failed(&self, dial: &Arc<Dial>, error: DialError, outcome: Option<Outcome>) {
-        let error = self.registry.with(&dial.peer, |slot, _| match slot.dial_ended(dial.attempt) {
+        // Drawn here: the source of randomness may be the application's.
+        let random = self.random();
+        let ended = self.registry.with(&dial.peer, |slot, _| match slot.dial_ended(dial.attempt) {
             // The backoff stands before the slot is free, so that no caller slips in between.
-            Ended::Current(_) => Some(self.back_off(dial, error.clone(), outcome)),
+            Ended::Current(_) => Some(self.back_off(dial, error.clone(), outcome, random)),
             Ended::Forgotten => None,
         });
         drop(dial.take_room());
-        if let Some(error) = error {
-            self.counters.dial_failures.count((&error).into());
-            let elapsed = dial.began.elapsed();
-            self.events
-                .publish(|| PoolEvent::dial_failed(dial.peer, dial.attempt, &error, elapsed));
-            dial.outcome.set(Err(error));
+        match ended {
+            Some((error, _spent)) => {
+                self.count_failure(dial, &error);
+                dial.outcome.set(Err(error));
+            }
+            None => self.count_forgotten(dial),
         }
         dial.settled.notify_waiters();
     }
 
-    /// A dial that lost its slot is gone, or had been superseded and got no accept.
+    /// A dial that lost its slot is gone.
     fn dial_displaced(&self, dial: &Arc<Dial>) {
         self.registry.with(&dial.peer, |slot, _| slot.dial_ended(dial.attempt));
         drop(dial.take_room());
+        self.count_forgotten(dial);
         dial.settled.notify_waiters();
+    }
+
+    /// Counts a dial that ended without a session after it had lost its slot. What its waiters were
+    /// told says to whom; one whose last waiter left was counted then.
+    fn count_forgotten(&self, dial: &Dial) {
+        match dial.outcome.get() {
+            Some(Ok(_)) => self.count_failure(dial, &DialError::Superseded),
+            Some(Err(error)) => self.count_failure(dial, error),
+            None => {}
+        }
+    }
+
+    /// Counts and tells how a dial failed.
+    pub(crate) fn count_failure(&self, dial: &Dial, error: &DialError) {
+        self.counters.dial_failures.count(error.into());
+        let elapsed = dial.began.elapsed();
+        self.events.publish(|| PoolEvent::dial_failed(dial.peer, dial.attempt, error, elapsed));
     }
 }
 

@@ -59,6 +59,9 @@ pub(crate) struct Held {
     pub(crate) room: Option<Room>,
 }
 
+/// Errors that the table of failures has forgotten.
+pub(crate) type Spent = Vec<DialError>;
+
 /// A connection whose peer has authenticated, on its way into the slot.
 pub(crate) struct Newcomer {
     pub(crate) peer: PeerId,
@@ -241,6 +244,13 @@ impl Inner {
         });
     }
 
+    /// From the configured source, which may be the application's: not under a lock.
+    pub(crate) fn random(&self) -> u64 {
+        let mut bytes = [0; 8];
+        self.settings.entropy.fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+
     /// The next stamp: strictly increasing, and never before an earlier one of any task.
     pub(crate) fn next_stamp(&self) -> u64 {
         self.stamps.next(self.began.elapsed())
@@ -276,26 +286,43 @@ impl Inner {
 
     // ---- backoff -------------------------------------------------------------------------------
 
-    /// Notes a failure; the error that waiters and later callers get. Called under a shard's lock:
-    /// the table's lock is the inner one.
+    /// Notes a failure; the error that waiters and later callers get, and the errors that the table
+    /// has forgotten for it. Called under a shard's lock: the table's lock is the inner one.
     pub(crate) fn back_off(
         &self,
         dial: &Dial,
         error: DialError,
         outcome: Option<Outcome>,
-    ) -> DialError {
-        let Some(outcome) = outcome else { return error };
-        let mut random = [0; 8];
-        self.settings.entropy.fill(&mut random);
-        let until = lock(&self.backoff).failed(
-            dial.peer,
-            outcome,
-            error.clone(),
-            &self.hashes(&dial.addresses()),
-            Instant::now().into_std(),
-            u64::from_le_bytes(random),
-        );
-        DialError::Backoff { until: until.into(), cause: Arc::new(error) }
+        random: u64,
+    ) -> (DialError, Spent) {
+        let Some(outcome) = outcome else { return (error, Spent::new()) };
+        let (until, spent) = self.with_backoff(|backoff| {
+            backoff.failed(
+                dial.peer,
+                outcome,
+                error.clone(),
+                &self.hashes(&dial.addresses()),
+                Instant::now().into_std(),
+                random,
+            )
+        });
+        (DialError::Backoff { until: until.into(), cause: Arc::new(error) }, spent)
+    }
+
+    /// A session to the peer exists: its failures are forgotten.
+    pub(crate) fn forget_failures(&self, peer: &PeerId) {
+        drop(self.with_backoff(|backoff| backoff.clear(peer)));
+    }
+
+    /// Changes the table of failures. What it forgets comes back, to be dropped when no lock is held:
+    /// the errors are the application's.
+    pub(crate) fn with_backoff<R>(
+        &self,
+        change: impl FnOnce(&mut BackoffTable<DialError>) -> R,
+    ) -> (R, Spent) {
+        let mut backoff = lock(&self.backoff);
+        let result = change(&mut backoff);
+        (result, backoff.take_spent())
     }
 
     /// The error for a call that comes too early after a failure.
@@ -403,7 +430,7 @@ impl Inner {
         match step {
             Step::Adopt(row, displaced) => {
                 self.count_accept_row(row);
-                lock(&self.backoff).clear(&dial.peer);
+                self.forget_failures(&dial.peer);
                 self.start(&session, established, None);
                 self.watch(&session);
                 self.settle(displaced, &core);

@@ -56,7 +56,8 @@ impl Drop for Waiter<'_> {
         }
         let dial = self.pool.registry.with(&self.peer, |slot, _| slot.leave(self.attempt));
         if let Some(dial) = dial {
-            self.pool.counters.dial_failures.cancelled.one();
+            // Nobody waited any more.
+            self.pool.count_failure(&dial, &DialError::Deadline);
             dial.abort.cancel();
             drop(dial.take_room());
         }

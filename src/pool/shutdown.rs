@@ -124,7 +124,9 @@ impl Inner {
         if let Some(time) = what.refuse_for {
             let until = Instant::now() + time.min(self.settings.refuse_most);
             let now = Instant::now().into_std();
-            lock(&self.backoff).refuse(*peer, until.into_std(), DialError::Disconnected, now);
+            drop(self.with_backoff(|backoff| {
+                backoff.refuse(*peer, until.into_std(), DialError::Disconnected, now);
+            }));
         }
         let taken = self.registry.with(peer, |slot, _| slot.disconnect());
         let any = taken.dial.is_some() || taken.session.is_some();

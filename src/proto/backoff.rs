@@ -51,6 +51,15 @@ struct Entry<E> {
     error: E,
 }
 
+/// What was known of a peer.
+#[derive(Clone, Copy)]
+struct Known {
+    until: Instant,
+    failures: u32,
+    by_application: bool,
+    tried: Tried,
+}
+
 /// Peers that failed of late, and what each failed with.
 ///
 /// A peer takes one entry of about 130 bytes and its error, and 48 bytes in the order of times. When
@@ -59,11 +68,19 @@ pub(crate) struct BackoffTable<E> {
     bounds: Bounds,
     entries: BTreeMap<PeerId, Entry<E>>,
     by_time: BTreeSet<(Instant, PeerId)>,
+    /// Errors of entries that are gone.
+    spent: Vec<E>,
 }
 
 impl<E> BackoffTable<E> {
     pub(crate) fn new(bounds: Bounds) -> Self {
-        Self { bounds, entries: BTreeMap::new(), by_time: BTreeSet::new() }
+        Self { bounds, entries: BTreeMap::new(), by_time: BTreeSet::new(), spent: Vec::new() }
+    }
+
+    /// The errors that were forgotten since the last call. Their drop may run code of the application,
+    /// so the caller drops them where it holds no lock.
+    pub(crate) fn take_spent(&mut self) -> Vec<E> {
+        std::mem::take(&mut self.spent)
     }
 
     /// A dial failed; returns when the next one is due.
@@ -80,8 +97,8 @@ impl<E> BackoffTable<E> {
         random: u64,
     ) -> Instant {
         self.forget_the_old(now);
-        let known = self.take(&peer);
-        let failures = known.as_ref().map_or(0, |entry| entry.failures).saturating_add(1);
+        let known = self.forget(&peer);
+        let failures = known.map_or(0, |known| known.failures).saturating_add(1);
         let wait = match outcome {
             Outcome::Unreachable | Outcome::Busy { retry_after: None } => {
                 self.exponential(failures, random)
@@ -90,9 +107,9 @@ impl<E> BackoffTable<E> {
             Outcome::Refused => self.bounds.refuse_most,
         };
         // A failure at a new address does not shorten what was decided for the old ones.
-        let until = known.as_ref().map_or(now, |entry| entry.until).max(now + wait);
+        let until = known.map_or(now, |known| known.until).max(now + wait);
         let (by_application, mut all_tried) =
-            known.map_or((false, Tried::default()), |entry| (entry.by_application, entry.tried));
+            known.map_or((false, Tried::default()), |known| (known.by_application, known.tried));
         for address in tried {
             all_tried.add(*address);
         }
@@ -103,9 +120,9 @@ impl<E> BackoffTable<E> {
     /// The application wants no session to this peer until then, at whatever address.
     pub(crate) fn refuse(&mut self, peer: PeerId, until: Instant, error: E, now: Instant) {
         self.forget_the_old(now);
-        let known = self.take(&peer);
+        let known = self.forget(&peer);
         let (failures, tried) =
-            known.map_or((0, Tried::default()), |entry| (entry.failures, entry.tried));
+            known.map_or((0, Tried::default()), |known| (known.failures, known.tried));
         self.put(peer, Entry { until, failures, by_application: true, tried, error });
     }
 
@@ -136,11 +153,9 @@ impl<E> BackoffTable<E> {
     /// A session to this peer exists: its failures are forgotten. What the application refused stays
     /// refused until its time.
     pub(crate) fn clear(&mut self, peer: &PeerId) {
-        if let Some(mut entry) = self.take(peer)
-            && entry.by_application
-        {
-            entry.failures = 0;
-            self.put(*peer, entry);
+        match self.entries.get_mut(peer) {
+            Some(entry) if entry.by_application => entry.failures = 0,
+            _ => drop(self.forget(peer)),
         }
     }
 
@@ -165,8 +180,15 @@ impl<E> BackoffTable<E> {
             if until + self.bounds.most > now {
                 break;
             }
-            self.take(&peer);
+            self.forget(&peer);
         }
+    }
+
+    /// Takes an entry out; all but its error.
+    fn forget(&mut self, peer: &PeerId) -> Option<Known> {
+        let Entry { until, failures, by_application, tried, error } = self.take(peer)?;
+        self.spent.push(error);
+        Some(Known { until, failures, by_application, tried })
     }
 
     fn take(&mut self, peer: &PeerId) -> Option<Entry<E>> {
@@ -177,9 +199,9 @@ impl<E> BackoffTable<E> {
 
     fn put(&mut self, peer: PeerId, entry: Entry<E>) {
         if self.entries.len() >= self.bounds.capacity.max(1)
-            && let Some((_, first)) = self.by_time.pop_first()
+            && let Some((_, first)) = self.by_time.first().copied()
         {
-            self.entries.remove(&first);
+            self.forget(&first);
         }
         self.by_time.insert((entry.until, peer));
         self.entries.insert(peer, entry);
@@ -244,6 +266,22 @@ mod tests {
 
     fn hash(n: u32) -> u64 {
         u64::from(n) << 32
+    }
+
+    #[test]
+    fn errors_that_are_forgotten_are_handed_back() {
+        let mut table = BackoffTable::new(bounds(2));
+        let now = Instant::now();
+        let mut fail = |n, error| {
+            table.failed(peer(n), Outcome::Unreachable, error, &[], now, 0);
+            table.take_spent()
+        };
+        assert!(fail(1, "first").is_empty());
+        assert_eq!(fail(1, "second"), ["first"]);
+        assert!(fail(2, "other").is_empty());
+        assert_eq!(fail(3, "one too many").len(), 1);
+        table.clear(&peer(3));
+        assert_eq!(table.take_spent(), ["one too many"]);
     }
 
     #[test]
