@@ -225,7 +225,9 @@ impl Inner {
                     }
                 }
                 unsettled.ended = true;
-                drop(unsettled);
+                drop((unsettled, dial));
+                // Its outcome was a share of the session: if nobody took it, it is idle now.
+                pool.session_shared.note_idle();
             }
             .instrument(span),
         );

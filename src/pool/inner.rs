@@ -506,28 +506,27 @@ impl Inner {
 
     /// Puts a pooled session under the watch of expiry and eviction.
     pub(crate) fn watch(&self, session: &Arc<Session>) {
-        if !self.keepers.is_kept(&session.peer()) {
-            lock(&self.idle).insert(
-                Watched(session.clone()),
-                session.origin(),
-                session.last_used(),
-            );
-            // It may have left its slot before it was inserted here.
-            if !self.holds(session) {
+        if let Some(origin) = self.watchable(session) {
+            lock(&self.idle).insert(Watched(session.clone()), origin, session.last_used());
+            // It may have left its slot, or its peer may be kept, since we looked.
+            if self.watchable(session).is_none() {
                 self.unwatch(session);
             }
+            self.session_shared.note_idle();
         }
         self.appeared.notify_one();
     }
 
-    /// Whether the session is in its slot.
-    fn holds(&self, session: &Session) -> bool {
-        self.registry
-            .read(
-                &session.peer(),
-                |slot| matches!(slot.view(), View::Ready { id, .. } if id == session.id()),
-            )
-            .unwrap_or(false)
+    /// Whose choice the session was, if it is in its slot and its peer is not kept.
+    fn watchable(&self, session: &Session) -> Option<Origin> {
+        let peer = session.peer();
+        let origin = self.registry.read(&peer, |slot| match slot.view() {
+            View::Ready { id, session: held } if id == session.id() => {
+                held.room.as_ref().map(Room::origin)
+            }
+            _ => None,
+        });
+        origin.flatten().filter(|_| !self.keepers.is_kept(&peer))
     }
 
     /// Retires a session that was taken out of its slot; its room is free at once.

@@ -15,6 +15,7 @@ use crate::id::{AttemptId, PeerId};
 use crate::pool::dial::{Dial, Opener, Place, Source};
 use crate::pool::inner::Inner;
 use crate::pool::registry::Open;
+use crate::pool::stats::Waited;
 use crate::pool::target::Target;
 use crate::proto::slot::View;
 use crate::session::{ExclusiveLease, Fit, Lease, LeaseCore, Turn};
@@ -205,11 +206,8 @@ impl Inner {
         let turn = Turn::of(&core);
         // Waiting for a lease is not having one.
         drop(core);
-        let began = Instant::now();
-        self.counters.waits.one();
-        let lease = turn.wait().await;
-        self.counters.wait_time.add(began.elapsed());
-        Ok(lease.ok())
+        let _waited = Waited::new(&self.counters);
+        Ok(turn.wait().await.ok())
     }
 
     /// Takes a session that is ending out of its slot before its driver does.

@@ -5,16 +5,27 @@
 //! not kept; an inbound newcomer only an inbound one, because strangers make keys at will and must
 //! not push our own choices out.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::Instant;
+use futures_util::FutureExt as _;
+use tokio::task::unconstrained;
+use tokio::time::sleep;
 
 use crate::config::WhenFull;
 use crate::error::{DialError, Limit};
 use crate::event::PoolEvent;
+use crate::id::Origin;
 use crate::pool::idle::Evict;
 use crate::pool::inner::Inner;
 use crate::pool::permit::Permit;
+use crate::pool::stats::Waited;
+
+/// A return of a lease looks whether somebody waits before it counts, so that the hit path pays one
+/// load for it. One that was under way when the wait began may therefore tell nobody: who waits looks
+/// again by itself, this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The right to occupy a slot; given back on drop.
 ///
@@ -23,7 +34,15 @@ use crate::pool::permit::Permit;
 pub(crate) struct Room {
     _slot: Permit,
     /// Held by inbound newcomers only; what meets a slot of ours uses that slot's room.
-    _inbound: Option<Permit>,
+    inbound: Option<Permit>,
+}
+
+impl Room {
+    /// Whose choice the session in this room was: what a stranger may displace is what strangers
+    /// brought, not an inbound session that met a dial of ours.
+    pub(crate) fn origin(&self) -> Origin {
+        if self.inbound.is_some() { Origin::Inbound } else { Origin::Outbound }
+    }
 }
 
 impl Inner {
@@ -36,36 +55,39 @@ impl Inner {
             self.events.publish(|| PoolEvent::LimitHit { limit: Limit::Sessions });
             return Err(DialError::Limit(Limit::Sessions));
         }
-        let began = Instant::now();
-        self.counters.waits.one();
+        let _waited = Waited::new(&self.counters);
         // Freed permits come in line; a session that falls idle frees none, but may be evicted.
-        let _wanted = self.session_shared.want_returns();
-        let freed = self.sessions.acquire();
-        tokio::pin!(freed);
+        let wanted = self.session_shared.want_idle();
+        // Unconstrained, so that it says "not yet" for no other reason than that there is none.
+        let mut freed = pin!(unconstrained(self.sessions.acquire()));
         let slot = loop {
-            let returned = self.session_shared.lease_returned();
+            let fell_idle = self.session_shared.fell_idle();
+            // First our place in the line: what was evicted before may have been enough.
+            if let Some(slot) = freed.as_mut().now_or_never() {
+                break slot;
+            }
             if self.evict(Evict::Any) {
                 // The freed permit goes to whoever has waited longest.
                 continue;
             }
             tokio::select! {
                 biased;
-                slot = &mut freed => match slot {
-                    Some(slot) => break slot,
-                    None => return Err(DialError::PoolClosed),
-                },
-                () = returned => {}
+                slot = &mut freed => break slot,
+                () = fell_idle => {}
+                () = sleep(LOOK_AGAIN) => {}
             }
         };
-        self.counters.wait_time.add(began.elapsed());
-        Ok(Room { _slot: slot, _inbound: None })
+        // We may have been told of a session that we do not need any more.
+        drop(wanted);
+        self.session_shared.note_idle();
+        slot.map(|slot| Room { _slot: slot, inbound: None }).ok_or(DialError::PoolClosed)
     }
 
     /// Room for a dial that is there now or can be made.
     pub(crate) fn try_room_for_dial(self: &Arc<Self>) -> Option<Room> {
         loop {
             if let Some(slot) = self.sessions.try_acquire() {
-                return Some(Room { _slot: slot, _inbound: None });
+                return Some(Room { _slot: slot, inbound: None });
             }
             if !self.evict(Evict::Any) {
                 return None;
@@ -88,7 +110,7 @@ impl Inner {
         };
         loop {
             if let Some(slot) = self.sessions.try_acquire() {
-                return Ok(Room { _slot: slot, _inbound: Some(inbound) });
+                return Ok(Room { _slot: slot, inbound: Some(inbound) });
             }
             if !self.evict(Evict::Inbound) {
                 return Err(Limit::Sessions);

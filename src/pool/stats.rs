@@ -8,6 +8,8 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use crate::error::{CloseReason, Refusal, RejectReason};
 use crate::event::{DialFailure, HandshakeFailure};
 
@@ -65,6 +67,25 @@ impl Sampled for Duration {
 
     fn sample(live: &TimeSum) -> Duration {
         Duration::from_nanos(live.0.load(Ordering::Relaxed))
+    }
+}
+
+/// One wait, counted when it begins; its time is counted when it is dropped, however it ended.
+pub(crate) struct Waited<'a> {
+    counters: &'a Counters,
+    began: Instant,
+}
+
+impl<'a> Waited<'a> {
+    pub(crate) fn new(counters: &'a Counters) -> Self {
+        counters.waits.one();
+        Self { counters, began: Instant::now() }
+    }
+}
+
+impl Drop for Waited<'_> {
+    fn drop(&mut self) {
+        self.counters.wait_time.add(self.began.elapsed());
     }
 }
 

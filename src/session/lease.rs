@@ -306,13 +306,13 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let session = &self.core.session;
         session.mark_use();
-        if session.shared.returns_wanted() {
+        if session.shared.idle_wanted() {
             self.notice = Notice(Some(Arc::clone(session)));
         }
     }
 }
 
-/// Tells those who wait for a session to fall idle that a lease has returned.
+/// Tells those who wait for a session to fall idle that its last lease has returned.
 ///
 /// The last field of a lease: fields are dropped in order, so that the lease is not counted any more
 /// when they look.
@@ -322,8 +322,8 @@ struct Notice(Option<Arc<Session>>);
 impl Drop for Notice {
     #[inline]
     fn drop(&mut self) {
-        if let Some(session) = &self.0 {
-            session.shared.returned.notify_waiters();
+        if let Some(session) = self.0.as_ref().filter(|session| session.leases_out() == 0) {
+            session.shared.note_idle();
         }
     }
 }

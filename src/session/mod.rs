@@ -75,20 +75,20 @@ pub(crate) struct Shared {
     /// The coarse clock: milliseconds since `epoch`, as of the last [`tick`](Self::tick).
     ticks: AtomicU64,
     /// How many callers wait for a session to fall idle.
-    returns_wanted: AtomicUsize,
-    /// Told when a lease has returned, while somebody wants to know.
-    returned: Notify,
+    idle_wanted: AtomicUsize,
+    /// Told when a session may have fallen idle, while somebody wants to know.
+    idle: Notify,
     /// The most that was ever taken from `budget`, in bytes.
     most_buffered: AtomicUsize,
 }
 
 /// Somebody wants to be told when leases return; until it is dropped.
 #[derive(Debug)]
-pub(crate) struct ReturnsWanted<'a>(&'a Shared);
+pub(crate) struct IdleWanted<'a>(&'a Shared);
 
-impl Drop for ReturnsWanted<'_> {
+impl Drop for IdleWanted<'_> {
     fn drop(&mut self) {
-        self.0.returns_wanted.fetch_sub(1, Ordering::Relaxed);
+        self.0.idle_wanted.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -108,8 +108,8 @@ impl Shared {
             stock: BufferStock::new(settings.max_retained_buffers),
             epoch: Instant::now(),
             ticks: AtomicU64::new(0),
-            returns_wanted: AtomicUsize::new(0),
-            returned: Notify::new(),
+            idle_wanted: AtomicUsize::new(0),
+            idle: Notify::new(),
             most_buffered: AtomicUsize::new(0),
             settings,
         });
@@ -126,20 +126,29 @@ impl Shared {
         }
     }
 
-    /// From now on [`lease_returned`](Self::lease_returned) is told of every return.
-    pub(crate) fn want_returns(&self) -> ReturnsWanted<'_> {
-        self.returns_wanted.fetch_add(1, Ordering::Relaxed);
-        ReturnsWanted(self)
+    /// From now on [`fell_idle`](Self::fell_idle) is told of every session that falls idle.
+    pub(crate) fn want_idle(&self) -> IdleWanted<'_> {
+        self.idle_wanted.fetch_add(1, Ordering::Relaxed);
+        IdleWanted(self)
     }
 
     #[inline]
-    fn returns_wanted(&self) -> bool {
-        self.returns_wanted.load(Ordering::Relaxed) > 0
+    fn idle_wanted(&self) -> bool {
+        self.idle_wanted.load(Ordering::Relaxed) > 0
     }
 
-    /// The next return of a lease, of whatever session, after this call.
-    pub(crate) fn lease_returned(&self) -> Notified<'_> {
-        self.returned.notified()
+    /// The next session, whichever, that may have fallen idle since the last time that somebody was
+    /// told. One of those who wait is told, not all: it looks at every session, and who finds one or
+    /// needs none any more tells the next by [`note_idle`](Self::note_idle).
+    pub(crate) fn fell_idle(&self) -> Notified<'_> {
+        self.idle.notified()
+    }
+
+    /// A session may have fallen idle.
+    pub(crate) fn note_idle(&self) {
+        if self.idle_wanted() {
+            self.idle.notify_one();
+        }
     }
 
     /// What is queued beyond the sessions' own reserves, in bytes.
