@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::error::CloseReason;
+use crate::event::PoolEvent;
 use crate::pool::idle::{Evict, Use};
 use crate::pool::inner::Inner;
 use crate::session::{Fit, Session};
@@ -23,8 +24,9 @@ const LEAST_TICK: Duration = Duration::from_millis(10);
 /// No coarser: eviction compares sessions by it.
 const MOST_TICK: Duration = Duration::from_secs(5);
 
-/// How many sessions one search for an idle one looks at. Sessions in use move back as they are
-/// looked at, so the next search goes on where this one ended.
+/// How many sessions one search for an inbound newcomer looks at: what a stranger can make us do is
+/// bounded. Sessions in use move back as they are looked at, so the next search goes on where this
+/// one ended. A dial of ours looks at all.
 const LOOKS: usize = 1024;
 
 /// A session in the order of idleness; equally idle ones in the order of their numbers.
@@ -57,9 +59,9 @@ impl Inner {
         lock(&self.idle).remove(&Watched(session.clone()));
     }
 
-    /// Starts the watch, if sessions are to expire for want of use at all.
+    /// Starts the watch. Where nothing expires for want of use, it keeps the clock for eviction.
     pub(crate) fn spawn_reaper(self: &Arc<Self>) {
-        let Some(max_idle) = self.settings.max_idle else { return };
+        let max_idle = self.settings.max_idle;
         let pool = self.clone();
         let stop = self.stop.clone();
         self.service.spawn(async move {
@@ -71,18 +73,24 @@ impl Inner {
         });
     }
 
-    async fn watch_idle(self: &Arc<Self>, max_idle: Duration) {
-        let tick = (max_idle / TICKS_PER_IDLE).clamp(LEAST_TICK, MOST_TICK);
+    async fn watch_idle(self: &Arc<Self>, max_idle: Option<Duration>) {
+        let tick = max_idle
+            .map_or(MOST_TICK, |max_idle| (max_idle / TICKS_PER_IDLE).clamp(LEAST_TICK, MOST_TICK));
         loop {
             let appeared = self.appeared.notified();
             let now = Instant::now();
             self.session_shared.tick(now);
-            self.expire_idle(max_idle, now);
+            if let Some(max_idle) = max_idle {
+                self.expire_idle(max_idle, now);
+            }
             let oldest = lock(&self.idle).oldest();
             match oldest {
                 None => appeared.await,
                 // Whoever was used last at `oldest` or later is due no sooner.
-                Some(oldest) => sleep_until((oldest + max_idle).clamp(now, now + tick)).await,
+                Some(oldest) => {
+                    let due = max_idle.map_or(now + tick, |max_idle| oldest + max_idle);
+                    sleep_until(due.clamp(now, now + tick)).await;
+                }
             }
         }
     }
@@ -90,7 +98,7 @@ impl Inner {
     fn expire_idle(self: &Arc<Self>, max_idle: Duration, now: Instant) {
         let Some(cutoff) = now.checked_sub(max_idle) else { return };
         loop {
-            let expired = lock(&self.idle).take_expired(cutoff, now, look);
+            let expired = lock(&self.idle).take_expired(cutoff, now, look_for_expiry);
             let Some(Watched(session)) = expired else { return };
             self.take_unused(&session, CloseReason::Idle);
         }
@@ -98,10 +106,14 @@ impl Inner {
 
     /// The longest idle session that may make room, retired. False: there is none.
     pub(crate) fn evict(self: &Arc<Self>, which: Evict) -> bool {
+        let looks = match which {
+            Evict::Any => usize::MAX,
+            Evict::Inbound => LOOKS,
+        };
         loop {
             let now = Instant::now();
             self.session_shared.tick(now);
-            let idlest = lock(&self.idle).take_longest_idle(which, now, LOOKS, look);
+            let idlest = lock(&self.idle).take_longest_idle(which, now, looks, look);
             let Some(Watched(session)) = idlest else { return false };
             if self.take_unused(&session, CloseReason::Evicted) {
                 return true;
@@ -118,6 +130,10 @@ impl Inner {
         });
         match held {
             Some(held) => {
+                if why == CloseReason::Evicted {
+                    let (peer, session) = (session.peer(), session.id());
+                    self.events.publish(|| PoolEvent::Evicted { peer, session });
+                }
                 self.retire_held(held, why);
                 true
             }
@@ -129,6 +145,14 @@ impl Inner {
                 false
             }
         }
+    }
+}
+
+/// As [`look`]; what is queued or undelivered keeps a session from expiring, not from making room.
+fn look_for_expiry(watched: &Watched) -> Use<Instant> {
+    match look(watched) {
+        Use::Idle(_) if watched.0.has_backlog() => Use::Leased,
+        found => found,
     }
 }
 

@@ -82,7 +82,7 @@ pub(crate) struct Shared {
     most_buffered: AtomicUsize,
 }
 
-/// Somebody wants to be told when leases return; until it is dropped.
+/// Somebody wants to be told when sessions fall idle; until it is dropped.
 #[derive(Debug)]
 pub(crate) struct IdleWanted<'a>(&'a Shared);
 
@@ -457,6 +457,12 @@ impl Session {
     pub(crate) fn last_used(&self) -> Instant {
         let mark = self.lease_mark.load(Ordering::Relaxed);
         self.shared.instant(mark.max(self.meters.last_data()))
+    }
+
+    /// Whether messages are on their way that were accepted or received: it is in use then, however
+    /// long the peer or the application does not read.
+    pub(crate) fn has_backlog(&self) -> bool {
+        self.queue.held().bytes > 0 || self.gate.undelivered() > 0 || self.holder.undelivered() > 0
     }
 
     /// Leases out, as of some moment during the call.
