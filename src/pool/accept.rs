@@ -242,6 +242,8 @@ impl Inner {
         let mut spare = None;
         let mut parked = false;
         loop {
+            // Until the session has its driver, a close has to wait for us, whoever runs us.
+            let work = self.work.token();
             match self.decide(&core, &claim, &mut spare, parked) {
                 Decision::Accept { stamp, row, displaced } => {
                     // No await from here on: what stands in the slot gets its driver.
@@ -282,6 +284,7 @@ impl Inner {
                         self.counters.parked.one();
                         self.counters.inbound_rows.committed_smaller.one();
                     }
+                    drop(work);
                     self.while_committed(&dial).await;
                 }
             }

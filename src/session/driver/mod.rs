@@ -319,6 +319,7 @@ impl Driver {
         session.queue.refuse(SendErrorKind::Closed(reason));
         let accepted = session.queue.held().accepted;
         self.taken.clear();
+        session.shared.note_buffered();
         session.queue.clear(&session.shared.budget);
         let expired = session.meters.expired() + self.batch.expired;
         let delivered = self.delivered.unwrap_or(0);
