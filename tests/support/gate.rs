@@ -90,6 +90,14 @@ impl Gate {
         self.holds_end.store(true, Ordering::Relaxed);
     }
 
+    /// Nothing passes any more, the end of the stream neither: neither end knows what became of the
+    /// other.
+    pub(crate) fn freeze(&self) {
+        self.hold(Way::ToResponder);
+        self.hold(Way::ToInitiator);
+        self.hold_end();
+    }
+
     /// Breaks the stream: both ends see it end, what is held is lost.
     pub(crate) fn cut(&self) {
         self.cut.cancel();

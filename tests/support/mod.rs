@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::task::Poll;
 use std::time::Duration;
 
-use noise_pool::{Config, Identity, Inbox, PeerId, Pool, Target};
+use noise_pool::{Config, Identity, Inbox, PeerId, Pool, SessionState, Target};
 
 /// A pool with its inbox and its TCP listener on 127.0.0.1.
 pub(crate) struct Node {
@@ -94,4 +94,26 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
         Ok(value) => value,
         Err(_) => panic!("never finished: {what}"),
     }
+}
+
+/// The number of entries in the pool's map.
+pub(crate) fn slots(pool: &Pool) -> usize {
+    let text = format!("{pool:?}");
+    let (_, rest) = text.split_once("slots: ").unwrap();
+    rest.split(',').next().unwrap().parse().unwrap()
+}
+
+/// Waits until nothing is under way, and the map and the room hold the live sessions and no more.
+pub(crate) async fn at_rest(pool: &Pool) {
+    until("the pool is at rest", || {
+        let picture = pool.snapshot();
+        let live = picture.sessions.len();
+        picture.dials.is_empty()
+            && picture.sessions.iter().all(|s| s.state == SessionState::Ready)
+            && picture.limits.sessions.held == live as u64
+            && picture.limits.dials.held == 0
+            && picture.limits.queued_dials.held == 0
+            && slots(pool) == live
+    })
+    .await;
 }
