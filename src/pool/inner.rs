@@ -38,7 +38,7 @@ use crate::pool::target::Target;
 use crate::proto::backoff::{BackoffTable, Bounds, Outcome};
 use crate::proto::record::Verdict;
 use crate::proto::slot::{
-    AcceptRow, Acceptance, Claim, Displaced, DrainRow, KeyOrder, Phase, Slot, View,
+    AcceptRow, Acceptance, Claim, Displaced, DrainRow, Ended, KeyOrder, Phase, Slot, View,
 };
 use crate::proto::stamp::StampSource;
 use crate::proto::throttle::Throttle;
@@ -389,12 +389,14 @@ impl Inner {
         });
         let session = core.session().clone();
         let mut spare = None;
+        // The pool's end has not come to this slot yet, and will not find the dial there.
+        let mut untold = false;
         let step = loop {
             let step = self.registry.with(&dial.peer, |slot, open| {
                 let row = match (slot.accepted(dial.attempt, &claim), open) {
                     (Acceptance::Adopt(row), Open::Yes) => row,
                     (Acceptance::Adopt(_), Open::No) => {
-                        slot.dial_ended(dial.attempt);
+                        untold = matches!(slot.dial_ended(dial.attempt), Ended::Current(_));
                         return Step::Drain(DrainRow::Cancelled);
                     }
                     (Acceptance::Drain(row), _) => {
@@ -445,6 +447,10 @@ impl Inner {
                 self.retire_unheld(core, why);
             }
             Step::NeedsRoom => {}
+        }
+        if untold {
+            drop(dial.take_room());
+            dial.outcome.set(Err(DialError::PoolClosed));
         }
         dial.settled.notify_waiters();
         self.ended.notify_waiters();
