@@ -18,7 +18,7 @@ use crate::error::{HandshakeError, Limit, ListenError, Refusal, RejectReason};
 use crate::event::{PoolEvent, RejectedBy};
 use crate::id::{Origin, PeerId};
 use crate::pool::admission::Ticket;
-use crate::pool::dial::Dial;
+use crate::pool::dial::{Dial, Parked};
 use crate::pool::hooks;
 use crate::pool::inner::{Held, Inner, Newcomer, room_of};
 use crate::pool::registry::Open;
@@ -241,13 +241,17 @@ impl Inner {
         });
         let mut spare = None;
         let mut parked = false;
+        let mut waiting: Option<Parked> = None;
         loop {
             // Until the session has its driver, a close has to wait for us, whoever runs us.
             let work = self.work.token();
-            match self.decide(&core, &claim, &mut spare, parked) {
+            let decision = self.decide(&core, &claim, &mut spare, parked);
+            // Not before: the dial that parked us leaves its waiters to us.
+            drop(waiting.take());
+            match decision {
                 Decision::Accept { stamp, row, displaced } => {
                     // No await from here on: what stands in the slot gets its driver.
-                    self.count_inbound_row(row);
+                    self.count_inbound_row(row, parked);
                     let verdict = Verdict::Accept {
                         stamp,
                         observed: remote.map(|a| a.to_string()).unwrap_or_default(),
@@ -278,14 +282,15 @@ impl Inner {
                         return Err(self.reject(proposed, RejectReason::Full, retry_after, ticket));
                     }
                 },
-                Decision::Park(dial) => {
+                Decision::Park(at) => {
                     if !parked {
                         parked = true;
                         self.counters.parked.one();
                         self.counters.inbound_rows.committed_smaller.one();
+                        self.counters.simultaneous_opens.one();
                     }
                     drop(work);
-                    self.while_committed(&dial).await;
+                    self.while_committed(waiting.insert(at).dial()).await;
                 }
             }
         }
@@ -323,7 +328,7 @@ impl Inner {
                 Judgement::Reject(reason) => return Decision::Reject(reason),
                 Judgement::Park => {
                     return match slot.view() {
-                        View::Dialing { dial, .. } => Decision::Park(dial.clone()),
+                        View::Dialing { dial, .. } => Decision::Park(Parked::at(dial)),
                         _ => Decision::Reject(RejectReason::Simultaneous),
                     };
                 }
@@ -370,7 +375,7 @@ impl Inner {
         reason
     }
 
-    fn count_inbound_row(&self, row: InboundRow) {
+    fn count_inbound_row(&self, row: InboundRow, parked: bool) {
         let rows = &self.counters.inbound_rows;
         match row {
             InboundRow::Vacant => rows.absent.one(),
@@ -378,7 +383,8 @@ impl Inner {
             InboundRow::SupersedesDial => rows.committed_larger.one(),
             InboundRow::RetiresSession => rows.superseding.one(),
         }
-        if matches!(row, InboundRow::AbortsDial | InboundRow::SupersedesDial) {
+        // One that was parked was counted then.
+        if !parked && matches!(row, InboundRow::AbortsDial | InboundRow::SupersedesDial) {
             self.counters.simultaneous_opens.one();
         }
     }
@@ -403,7 +409,7 @@ impl Inner {
 /// What one look at the slot decided.
 enum Decision {
     Accept { stamp: u64, row: InboundRow, displaced: Displaced<Arc<Dial>, Held> },
-    Park(Arc<Dial>),
+    Park(Parked),
     Reject(RejectReason),
     NeedsRoom,
 }

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -53,8 +54,8 @@ pub(crate) type Settled = Result<Arc<LeaseCore>, DialError>;
 pub(crate) enum Source {
     /// By the connector, over the dial's addresses or those that it resolves.
     Connector(Option<TargetData>),
-    /// By the caller.
-    Opener(Opener),
+    /// By the caller; a dial that has to go on without its stream asks the connector.
+    Opener(Opener, Option<TargetData>),
 }
 
 /// Where a dial that begins stands.
@@ -74,6 +75,8 @@ pub(crate) struct Dial {
     pub(crate) outcome: Latch<Settled>,
     /// Told when the dial leaves its committed phase: parked connections are judged again.
     pub(crate) settled: Notify,
+    /// How many connections are parked because of this dial. Raised under the shard's lock.
+    parked: AtomicUsize,
     /// Stops the task while it is not committed.
     pub(crate) abort: CancellationToken,
     room: Mutex<Option<Room>>,
@@ -96,6 +99,7 @@ impl Dial {
             began: Instant::now(),
             outcome: Latch::new(),
             settled: Notify::new(),
+            parked: AtomicUsize::new(0),
             abort: CancellationToken::new(),
             room: Mutex::new(None),
             addresses: Mutex::default(),
@@ -160,6 +164,27 @@ impl Dial {
 
     pub(crate) fn set_phase(&self, phase: DialPhase) {
         *lock(&self.phase) = phase;
+    }
+}
+
+/// An inbound connection that waits for the dial's verdict; until it is dropped.
+pub(crate) struct Parked(Arc<Dial>);
+
+impl Parked {
+    /// Called under the shard's lock, so that whoever ends the committed phase sees it.
+    pub(crate) fn at(dial: &Arc<Dial>) -> Self {
+        dial.parked.fetch_add(1, Ordering::Relaxed);
+        Self(dial.clone())
+    }
+
+    pub(crate) fn dial(&self) -> &Arc<Dial> {
+        &self.0
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        self.0.parked.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -241,47 +266,72 @@ impl Inner {
     ) -> Result<(), Stop> {
         let _turn = self.before_abort(dial, self.take_turn(dial, place)).await??;
         let mut until_commit = Instant::now() + self.settings.dial_timeout;
-        let data = match &source {
-            Source::Connector(data) => data.clone(),
-            Source::Opener(_) => None,
+        let (opener, data) = match source {
+            Source::Connector(data) => (None, data),
+            Source::Opener(opener, data) => (Some(opener), data),
         };
         let mut race = Race::new(self.clone(), dial.clone(), data.clone());
-        match source {
-            Source::Opener(opener) => {
+        match opener {
+            Some(opener) => {
                 dial.set_phase(DialPhase::Connecting);
                 race.open_with(opener);
             }
-            Source::Connector(_) if dial.has_address() => {}
-            Source::Connector(_) => race.resolve(),
+            None if dial.has_address() => {}
+            None => race.resolve(),
         }
         let mut reopenings = 0;
+        let mut failure = None;
         loop {
-            let candidate = self
-                .before_abort(dial, async {
-                    let candidate = timeout_at(until_commit, race.answer())
-                        .await
-                        .unwrap_or(Err(DialError::TimedOut))?;
-                    dial.set_phase(DialPhase::Checking);
-                    self.check_answer(self.picture(dial, &candidate)).await?;
-                    Ok::<_, DialError>(candidate)
-                })
-                .await??;
-            match self.commit(dial, candidate, &mut race).await? {
-                Committed::Done => return Ok(()),
-                Committed::Other(reason) if reopenings < REOPENINGS => {
+            let answer =
+                self.before_abort(dial, self.answer(dial, &mut race, until_commit)).await?;
+            let candidate = match answer {
+                Ok(candidate) => candidate,
+                // That a committed connection was lost tells more than what came after it.
+                Err(error) => return Err(failure.unwrap_or(error).into()),
+            };
+            let Some(loss) = self.commit(dial, candidate).await? else { return Ok(()) };
+            if !self.reopen(dial) {
+                return Err(loss.into());
+            }
+            self.leave_to_parked(dial).await?;
+            match loss {
+                Loss::Other(reason) if reopenings < REOPENINGS => {
                     reopenings += 1;
-                    self.reopen(dial, reason).await?;
+                    self.before_abort(dial, tokio::time::sleep(REOPEN_PAUSE)).await?;
                     until_commit = Instant::now() + self.settings.dial_timeout;
+                    failure = None;
                     dial.renew_addresses();
                     race = Race::new(self.clone(), dial.clone(), data.clone());
                     if !dial.has_address() {
-                        // The caller's own stream is used up.
+                        // A stream that the caller brought is used up; without a way of its own
+                        // the dial can only say why.
+                        failure = Some(DialError::Rejected { reason });
                         race.resolve();
                     }
                 }
-                Committed::Other(reason) => return Err(DialError::Rejected { reason }.into()),
+                // Another connection that has answered may commit, with a new stamp.
+                Loss::Broken(error) => {
+                    until_commit = Instant::now() + self.settings.verdict_timeout;
+                    failure = Some(error);
+                }
+                loss => return Err(loss.into()),
             }
         }
+    }
+
+    /// The next connection of the race that the peer answers and that passes our checks.
+    async fn answer(
+        &self,
+        dial: &Dial,
+        race: &mut Race,
+        until: Instant,
+    ) -> Result<Candidate, DialError> {
+        let candidate =
+            timeout_at(until, race.answer()).await.unwrap_or(Err(DialError::TimedOut))?;
+        dial.set_phase(DialPhase::Checking);
+        // Our own checks: the responder is authenticated by message 2.
+        self.check(&self.picture(dial, &candidate)).await.map_err(DialError::Check)?;
+        Ok(candidate)
     }
 
     /// Waits for `work`, unless the dial is aborted first. Only for what comes before the commit.
@@ -304,56 +354,41 @@ impl Inner {
         Ok(turn)
     }
 
-    /// Our own checks of the peer: the responder is authenticated by message 2.
-    async fn check_answer(&self, picture: hooks::Candidate) -> Result<(), DialError> {
-        self.check(&picture).await.map_err(DialError::Check)
-    }
-
-    /// The commit and what follows from it. Never cut short, except by the pool's close.
+    /// The commit and what follows from it, up to a session (`None`) or the loss of the connection.
+    /// Never cut short, except by the pool's close.
     async fn commit(
         self: &Arc<Self>,
         dial: &Arc<Dial>,
         candidate: Candidate,
-        race: &mut Race,
-    ) -> Result<Committed, Stop> {
-        let mut candidate = candidate;
-        loop {
-            // The stamp is drawn under the lock, so that stamps follow the order of decisions.
-            let stamp = self
-                .registry
-                .with(&dial.peer, |slot, _| slot.commit(dial.attempt).then(|| self.next_stamp()));
-            let Some(stamp) = stamp else { return Err(Stop::Displaced) };
-            dial.set_phase(DialPhase::Committed);
-            let Candidate { answered, address } = candidate;
-            let answer = timeout(self.settings.verdict_timeout, async {
-                answered.commit(stamp).await?.verdict().await
-            })
-            .await;
-            let failure = match answer {
-                Ok(Ok((Verdict::Accept { stamp, observed, payload }, established))) => {
-                    let claim =
-                        Claim { instance: established.instance, stamp, heard: established.heard };
-                    let arrival = Arrival { established, claim, address, observed, payload };
-                    self.dial_accepted(dial, arrival);
-                    return Ok(Committed::Done);
-                }
-                Ok(Ok((Verdict::Reject { reason, retry_after }, established))) => {
-                    self.spawn(established.part());
-                    return self.dial_rejected(dial, reason, retry_after);
-                }
-                Ok(Err(HandshakeError::TimedOut)) | Err(_) => DialError::VerdictTimedOut,
-                Ok(Err(error)) => DialError::Handshake(error),
-            };
-            // The committed connection died without a verdict: another one that has answered may
-            // commit, with a new stamp.
-            match timeout(self.settings.verdict_timeout, race.answer()).await {
-                Ok(Ok(other)) => {
-                    self.check_answer(self.picture(dial, &other)).await?;
-                    candidate = other;
-                }
-                Ok(Err(_)) | Err(_) => return Err(failure.into()),
+    ) -> Result<Option<Loss>, Stop> {
+        // The stamp is drawn under the lock, so that stamps follow the order of decisions.
+        let stamp = self
+            .registry
+            .with(&dial.peer, |slot, _| slot.commit(dial.attempt).then(|| self.next_stamp()));
+        let Some(stamp) = stamp else { return Err(Stop::Displaced) };
+        dial.set_phase(DialPhase::Committed);
+        let Candidate { answered, address } = candidate;
+        let answer = timeout(self.settings.verdict_timeout, async {
+            answered.commit(stamp).await?.verdict().await
+        })
+        .await;
+        Ok(match answer {
+            Ok(Ok((Verdict::Accept { stamp, observed, payload }, established))) => {
+                let claim =
+                    Claim { instance: established.instance, stamp, heard: established.heard };
+                let arrival = Arrival { established, claim, address, observed, payload };
+                self.dial_accepted(dial, arrival);
+                None
             }
-        }
+            Ok(Ok((Verdict::Reject { reason, retry_after }, established))) => {
+                self.spawn(established.part());
+                Some(self.dial_rejected(dial, reason, retry_after))
+            }
+            Ok(Err(HandshakeError::TimedOut)) | Err(_) => {
+                Some(Loss::Broken(DialError::VerdictTimedOut))
+            }
+            Ok(Err(error)) => Some(Loss::Broken(DialError::Handshake(error))),
+        })
     }
 
     fn dial_rejected(
@@ -361,7 +396,7 @@ impl Inner {
         dial: &Dial,
         reason: RejectReason,
         retry_after: Option<Duration>,
-    ) -> Result<Committed, Stop> {
+    ) -> Loss {
         self.counters.rejected_by_peer.count(reason);
         self.events.publish(|| PoolEvent::Rejected {
             peer: dial.peer,
@@ -369,24 +404,28 @@ impl Inner {
             by: RejectedBy::Peer,
         });
         match reason {
-            RejectReason::Simultaneous | RejectReason::Duplicate => Ok(Committed::Other(reason)),
-            RejectReason::Full | RejectReason::Draining => {
-                let outcome = Outcome::Busy { retry_after };
-                Err(Stop::Failed(DialError::Rejected { reason }, Some(outcome)))
-            }
-            _ => Err(DialError::Rejected { reason }.into()),
+            RejectReason::Simultaneous | RejectReason::Duplicate => Loss::Other(reason),
+            RejectReason::Full | RejectReason::Draining => Loss::Busy { reason, retry_after },
+            _ => Loss::Refused(reason),
         }
     }
 
-    /// Lets the other connection take the slot, then goes on for those who still wait.
-    async fn reopen(self: &Arc<Self>, dial: &Arc<Dial>, reason: RejectReason) -> Result<(), Stop> {
+    /// The committed connection has ended without a session. Another one, parked or on its way, may
+    /// take the slot; otherwise the dial goes on for those who still wait. False: somebody has the
+    /// slot already, or nobody waits.
+    fn reopen(&self, dial: &Dial) -> bool {
         let ours = self.registry.with(&dial.peer, |slot, _| slot.reopen(dial.attempt));
-        dial.settled.notify_waiters();
-        if !ours {
-            // Nobody waits, or another session has the slot.
-            return Err(DialError::Rejected { reason }.into());
-        }
         dial.set_phase(DialPhase::Connecting);
+        dial.settled.notify_waiters();
+        ours
+    }
+
+    /// A reopened dial does nothing while a connection that it has parked is about to be judged: that
+    /// one's session is for the dial's waiters.
+    async fn leave_to_parked(&self, dial: &Dial) -> Result<(), Stop> {
+        if dial.parked.load(Ordering::Relaxed) == 0 {
+            return Ok(());
+        }
         self.before_abort(dial, tokio::time::sleep(REOPEN_PAUSE)).await
     }
 
@@ -453,12 +492,28 @@ impl Inner {
     }
 }
 
-/// What became of a committed dial.
-enum Committed {
-    /// It became a session, pooled or drained.
-    Done,
+/// Why a committed connection did not become a session.
+enum Loss {
     /// The peer refused it because of another connection between us.
     Other(RejectReason),
+    /// The peer has no room, or ends, and may have said for how long.
+    Busy { reason: RejectReason, retry_after: Option<Duration> },
+    /// The peer does not want us.
+    Refused(RejectReason),
+    /// It broke, and no verdict came.
+    Broken(DialError),
+}
+
+impl From<Loss> for Stop {
+    fn from(loss: Loss) -> Self {
+        match loss {
+            Loss::Other(reason) | Loss::Refused(reason) => DialError::Rejected { reason }.into(),
+            Loss::Busy { reason, retry_after } => {
+                Self::Failed(DialError::Rejected { reason }, Some(Outcome::Busy { retry_after }))
+            }
+            Loss::Broken(error) => error.into(),
+        }
+    }
 }
 
 impl Source {

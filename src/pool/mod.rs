@@ -195,7 +195,8 @@ impl Pool {
             let opening = open();
             Box::pin(async move { Ok(Box::new(opening.await?) as BoxedStream) })
         });
-        Box::pin(self.owner.inner.obtain(target, Source::Opener(opener))).await
+        let source = Source::Opener(opener, target.data.clone());
+        Box::pin(self.owner.inner.obtain(target, source)).await
     }
 
     /// All leases of the session to the target, dialled if need be: until it is returned, nobody

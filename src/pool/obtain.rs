@@ -285,7 +285,7 @@ impl Inner {
                 let opener: Opener = Box::new(move || {
                     Box::pin(std::future::ready(Ok(Box::new(stream) as BoxedStream)))
                 });
-                self.spawn_dial(dial.clone(), Source::Opener(opener), place);
+                self.spawn_dial(dial.clone(), Source::Opener(opener, None), place);
                 dial
             }
             Ok(Found::Joined(dial)) => {

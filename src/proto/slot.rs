@@ -309,9 +309,8 @@ impl<D: Clone, S> Slot<D, S> {
     /// The dial is about to write message 3. `Dialing{open}` → `Dialing{committed}`.
     ///
     /// This is the linearisation point against inbound connections, disconnects and the last
-    /// waiter's leaving. False: the dial lost its slot and must write nothing. A dial that is
-    /// committed already may commit again, on another connection and with a new stamp, after the
-    /// first connection died without a verdict.
+    /// waiter's leaving. False: the dial lost its slot and must write nothing. After
+    /// [`Slot::reopen`] it may commit again, on another connection and with a new stamp.
     pub(crate) fn commit(&mut self, attempt: AttemptId) -> bool {
         match &mut self.state {
             State::Dialing(d) if d.attempt == attempt => {
@@ -322,10 +321,10 @@ impl<D: Clone, S> Slot<D, S> {
         }
     }
 
-    /// The peer refused the dial because of another connection between us that we do not know
-    /// (yet). `Dialing{committed}` → `Dialing{open}`, so that the other connection, which may be
-    /// parked here or under way, can take the slot. False: somebody else has it already, or nobody
-    /// waits any more, and the dial must end.
+    /// The committed connection ended without a session: refused, lost, or without a verdict in
+    /// time. `Dialing{committed}` → `Dialing{open}`, so that another connection, which may be parked
+    /// here or under way, can take the slot and serve the waiters. False: somebody else has it
+    /// already, or nobody waits any more, and the dial must end.
     pub(crate) fn reopen(&mut self, attempt: AttemptId) -> bool {
         match &mut self.state {
             State::Dialing(d) if d.attempt == attempt && d.waiters > 0 => {
