@@ -25,6 +25,7 @@ pub(crate) struct Gate {
     /// How many frames have arrived at the gate, in each direction.
     arrived: Arc<[watch::Sender<u64>; 2]>,
     cut: CancellationToken,
+    dead: CancellationToken,
     /// An end of stream waits until everything passes.
     holds_end: Arc<AtomicBool>,
     /// All whole frames that came to the gate, in each direction.
@@ -40,6 +41,7 @@ impl Gate {
             allowed: Arc::new([watch::Sender::new(0), watch::Sender::new(0)]),
             arrived: Arc::new([watch::Sender::new(0), watch::Sender::new(0)]),
             cut: CancellationToken::new(),
+            dead: CancellationToken::new(),
             holds_end: Arc::default(),
             recorded: Arc::default(),
         };
@@ -74,6 +76,12 @@ impl Gate {
         self.allowed[way as usize].send_replace(self.count(way));
     }
 
+    /// As [`Gate::hold`], both ways.
+    pub(crate) fn hold_all(&self) {
+        self.hold(Way::ToResponder);
+        self.hold(Way::ToInitiator);
+    }
+
     /// Waits until `n` frames in all have come to the gate on this way, passed or held.
     pub(crate) async fn arrived(&self, way: Way, n: u64) {
         let mut arrived = self.arrived[way as usize].subscribe();
@@ -101,6 +109,11 @@ impl Gate {
     /// Breaks the stream: both ends see it end, what is held is lost.
     pub(crate) fn cut(&self) {
         self.cut.cancel();
+    }
+
+    /// Kills the stream silently: nothing passes any more, not even its end, and neither end is told.
+    pub(crate) fn kill(&self) {
+        self.dead.cancel();
     }
 
     /// How many bytes the responder has written in all.
@@ -151,12 +164,15 @@ impl Gate {
             // A half-close passes when all before it has.
             let _ = to.shutdown().await;
         };
-        let cut = self.cut;
+        let (cut, dead) = (self.cut, self.dead);
         tokio::spawn(async move {
+            // Alive while the task is, so that neither end sees the other's.
+            tokio::pin!(work);
             tokio::select! {
                 biased;
                 () = cut.cancelled() => {}
-                () = work => {}
+                () = dead.cancelled() => cut.cancelled().await,
+                () = &mut work => {}
             }
         });
     }

@@ -6,6 +6,7 @@
 pub(crate) mod gate;
 pub(crate) mod net;
 pub(crate) mod raw;
+pub(crate) mod talk;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::task::Poll;

@@ -209,6 +209,6 @@ impl Connector for Port {
     }
 }
 
-struct NoHooks;
+pub(crate) struct NoHooks;
 
 impl Hooks for NoHooks {}
