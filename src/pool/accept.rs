@@ -100,18 +100,12 @@ impl Inner {
 
     /// A connection from a stranger: turned away, or a handshake task.
     fn incoming(self: &Arc<Self>, stream: TcpStream, source: SocketAddr) {
-        let failures = &self.counters.handshake_failures;
         if !lock(&self.throttle).admit(source.ip(), Instant::now().into_std()) {
-            failures.source_limited.one();
+            self.counters.handshake_failures.source_limited.one();
             self.events.publish(|| PoolEvent::LimitHit { limit: Limit::SourceRate });
             return;
         }
-        let entry = self.admission.enter();
-        if entry.shed {
-            failures.shed.one();
-            self.events.publish(|| PoolEvent::LimitHit { limit: Limit::PendingHandshakes });
-        }
-        let Some(ticket) = entry.ticket else { return };
+        let Some(ticket) = self.enter_handshake() else { return };
         if let Err(error) = configure_tcp(&stream, self.settings.stall_timeout) {
             debug!(%error, "socket options refused");
         }
@@ -136,6 +130,16 @@ impl Inner {
             }
             .instrument(span),
         );
+    }
+
+    /// A place among the pending handshakes; counts and tells whom it cost theirs.
+    pub(crate) fn enter_handshake(&self) -> Option<Ticket> {
+        let entry = self.admission.enter();
+        if entry.shed {
+            self.counters.handshake_failures.shed.one();
+            self.events.publish(|| PoolEvent::LimitHit { limit: Limit::PendingHandshakes });
+        }
+        entry.ticket
     }
 
     /// The responder's side of one connection, to its end.

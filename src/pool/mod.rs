@@ -237,8 +237,7 @@ impl Pool {
         match role {
             Role::Initiator { peer } => inner.adopt_as_initiator(stream, peer).await,
             Role::Responder => {
-                let entry = inner.admission.enter();
-                let Some(ticket) = entry.ticket else {
+                let Some(ticket) = inner.enter_handshake() else {
                     return Err(AdoptError::Limit(crate::error::Limit::PendingHandshakes));
                 };
                 let core = match inner.respond(Box::new(stream), None, ticket).await {
