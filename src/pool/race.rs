@@ -178,9 +178,10 @@ async fn open(pool: &Inner, opener: Opener) -> Result<BoxedStream, DialError> {
 }
 
 async fn initiate(pool: &Inner, peer: &PeerId, stream: BoxedStream) -> Result<Answered, DialError> {
+    // Whoever does not know us by that time closes at a moment of its own choice, or never.
     timeout(pool.settings.handshake_timeout, pool.native.initiate(peer, stream))
         .await
-        .unwrap_or(Err(HandshakeError::TimedOut))
+        .unwrap_or(Err(HandshakeError::NoAnswer))
         .map_err(DialError::Handshake)
 }
 
