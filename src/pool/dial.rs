@@ -200,7 +200,10 @@ impl From<DialError> for Stop {
     fn from(error: DialError) -> Self {
         let outcome = match &error {
             DialError::Check(_) => Some(Outcome::Refused),
-            DialError::Rejected { reason: RejectReason::Refused } => Some(Outcome::Refused),
+            // A reason of a later version is taken for a refusal by policy.
+            DialError::Rejected { reason: RejectReason::Refused | RejectReason::Other(_) } => {
+                Some(Outcome::Refused)
+            }
             DialError::PoolClosed | DialError::Limit(_) | DialError::NoAddress(_) => None,
             DialError::Rejected {
                 reason: RejectReason::Simultaneous | RejectReason::Duplicate,
