@@ -34,7 +34,8 @@ pub(crate) struct Bounds {
     pub(crate) first: Duration,
     /// The longest wait after many.
     pub(crate) most: Duration,
-    /// The longest wait that a peer may ask for, and the wait after a refusal.
+    /// The longest wait that a peer may ask for, and the wait after a refusal. The shortest that it
+    /// may ask for is half of `first`, as after any failure: it must not make us dial without pause.
     pub(crate) refuse_most: Duration,
     /// Peers that are remembered.
     pub(crate) capacity: usize,
@@ -103,7 +104,9 @@ impl<E> BackoffTable<E> {
             Outcome::Unreachable | Outcome::Busy { retry_after: None } => {
                 self.exponential(failures, random)
             }
-            Outcome::Busy { retry_after: Some(asked) } => asked.min(self.bounds.refuse_most),
+            Outcome::Busy { retry_after: Some(asked) } => {
+                asked.max(self.bounds.first / 2).min(self.bounds.refuse_most)
+            }
             Outcome::Refused => self.bounds.refuse_most,
         };
         // A failure at a new address does not shorten what was decided for the old ones.
@@ -356,6 +359,7 @@ mod tests {
         };
         assert_eq!(busy(1, Some(30 * SECOND)), 30 * SECOND);
         assert_eq!(busy(2, Some(Duration::MAX)), 600 * SECOND);
+        assert_eq!(busy(4, Some(Duration::from_millis(1))), SECOND / 2);
         assert!(busy(3, None) <= SECOND);
     }
 
