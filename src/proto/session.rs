@@ -267,6 +267,11 @@ impl SessionCore {
         opened + self.assembly.capacity()
     }
 
+    /// Whether the peer still owes its verdict.
+    pub(crate) fn awaits_verdict(&self) -> bool {
+        self.receiving == Phase::Verdict
+    }
+
     /// Whether the verdict was an acceptance and neither side has drained.
     pub(crate) fn is_open(&self) -> bool {
         self.sending == Phase::Open && self.receiving == Phase::Open

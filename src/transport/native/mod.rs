@@ -359,10 +359,14 @@ impl Committed {
         let frame::Split::Whole { body, rest } = frame::split(&input)? else {
             return Err(HandshakeError::NoVerdict);
         };
-        established.core.open(body, now()).map_err(|error| match error {
-            ProtocolError::OutOfPlace(_) => HandshakeError::NoVerdict,
-            other => other.into(),
-        })?;
+        if let Err(error) = established.core.open(body, now()) {
+            // Out of place behind a verdict is another matter.
+            let none = established.core.awaits_verdict();
+            return Err(match error {
+                ProtocolError::OutOfPlace(_) if none => HandshakeError::NoVerdict,
+                other => other.into(),
+            });
+        }
         let Some(Event::Verdict(verdict)) = established.core.poll_event() else {
             return Err(HandshakeError::NoVerdict);
         };
