@@ -169,7 +169,8 @@ impl Session {
             }
             let most = match urgency {
                 Urgency::Usual => self.shared.settings.max_undelivered,
-                Urgency::Ending => self.shared.settings.max_undelivered.saturating_mul(2),
+                Urgency::Draining => self.shared.settings.max_undelivered.saturating_mul(2),
+                Urgency::Ending => usize::MAX,
             };
             self.shared.inbox.leave(&self.gate);
             let before = state.messages.len();

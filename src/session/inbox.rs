@@ -169,7 +169,10 @@ impl Gate {
 pub(super) enum Urgency {
     /// Within its own bound and the inbox's, in turn.
     Usual,
-    /// The session ends: beyond the bounds, up to a second and final one.
+    /// The session drains, and has little time: up to twice its own bound, and not in turn but up to
+    /// the inbox's second and final bound. Its peer may still be sending.
+    Draining,
+    /// The session has ended: what it holds, up to the inbox's second bound.
     Ending,
 }
 
@@ -220,7 +223,12 @@ impl InboxSender {
             pending.clear();
             return;
         }
-        let ending = urgency == Urgency::Ending || state.lifted;
+        let urgency = if state.lifted { Urgency::Ending } else { urgency };
+        let (most_each, most) = match urgency {
+            Urgency::Usual => (core.most_each, core.most),
+            Urgency::Draining => (core.most_each.saturating_mul(2), core.most_ending),
+            Urgency::Ending => (usize::MAX, core.most_ending),
+        };
         if state.line.front().is_some_and(|first| Arc::ptr_eq(first, gate)) {
             state.first_called = false;
         }
@@ -229,13 +237,10 @@ impl InboxSender {
         let mut own_bound = false;
         while let Some(front) = pending.front() {
             let cost = cost(front.len());
-            let fits = if ending {
-                state.bytes == 0 || state.bytes + cost <= core.most_ending
-            } else {
-                own_bound = undelivered > 0 && undelivered + cost > core.most_each;
-                let first = state.line.front().is_none_or(|first| Arc::ptr_eq(first, gate));
-                !own_bound && first && (state.bytes == 0 || state.bytes + cost <= core.most)
-            };
+            own_bound = undelivered > 0 && undelivered + cost > most_each;
+            let first = urgency != Urgency::Usual
+                || state.line.front().is_none_or(|first| Arc::ptr_eq(first, gate));
+            let fits = !own_bound && first && (state.bytes == 0 || state.bytes + cost <= most);
             if !fits {
                 break;
             }

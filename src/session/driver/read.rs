@@ -124,7 +124,7 @@ impl Driver {
         loop {
             if !self.pending.is_empty() {
                 let urgency = match self.drain {
-                    Some(_) => Urgency::Ending,
+                    Some(_) => Urgency::Draining,
                     None => Urgency::Usual,
                 };
                 self.session.deliver(&mut self.pending, urgency);
