@@ -100,7 +100,10 @@ impl Inner {
             let error = match self.obtain(target.clone(), Source::of(target)).await {
                 Ok(lease) => {
                     drop(lease);
+                    // A peer that accepts and goes at once must not be dialled without pause.
+                    let not_before = Instant::now() + self.settings.backoff_first;
                     lost.notified().await;
+                    sleep_until(not_before).await;
                     continue;
                 }
                 Err(error) => error,
