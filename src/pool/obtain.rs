@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::WhenFull;
-use crate::error::{AdoptError, DialError, Limit};
+use crate::error::{AdoptError, CloseReason, DialError, Limit};
 use crate::event::PoolEvent;
 use crate::id::{AttemptId, PeerId};
 use crate::pool::dial::{Dial, Opener, Place, Source};
@@ -305,8 +305,9 @@ impl Inner {
     /// The lease of whoever brought the stream of this session: on it, or on the session that has
     /// replaced it meanwhile. It never dials.
     pub(crate) async fn adopted(&self, core: Arc<LeaseCore>) -> Result<Lease, DialError> {
-        let peer = core.session().peer();
+        let session = core.session().clone();
         let lease = self.take_turn_on(core).await?;
-        lease.or_else(|| self.hit(&peer)).ok_or(DialError::Superseded)
+        let why = || session.retired().unwrap_or(CloseReason::PoolClosed);
+        lease.or_else(|| self.hit(&session.peer())).ok_or_else(|| DialError::SessionEnded(why()))
     }
 }
