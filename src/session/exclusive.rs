@@ -17,7 +17,7 @@ use crate::error::CloseReason;
 
 use super::Session;
 use super::control::ROOM;
-use super::inbox::Urgency;
+use super::inbox::{Urgency, most_draining};
 use super::lease::{Lease, LeaseCore, Turn};
 
 /// All leases of a session: nobody else sends until it is dropped, and the session's messages come
@@ -169,7 +169,7 @@ impl Session {
             }
             let most = match urgency {
                 Urgency::Usual => self.shared.settings.max_undelivered,
-                Urgency::Draining => self.shared.settings.max_undelivered.saturating_mul(2),
+                Urgency::Draining => most_draining(&self.shared.settings),
                 Urgency::Ending => usize::MAX,
             };
             self.shared.inbox.leave(&self.gate);

@@ -169,11 +169,18 @@ impl Gate {
 pub(super) enum Urgency {
     /// Within its own bound and the inbox's, in turn.
     Usual,
-    /// The session drains, and has little time: up to twice its own bound, and not in turn but up to
-    /// the inbox's second and final bound. Its peer may still be sending.
+    /// The session drains, and has little time: up to [`most_draining`] of its own, and not in turn
+    /// but up to the inbox's second and final bound. Its peer may still be sending.
     Draining,
     /// The session has ended: what it holds, up to the inbox's second bound.
     Ending,
+}
+
+/// Bytes that a draining session may leave undelivered: what it may anyway, and what a peer like us
+/// may have accepted before it knew of the drain: a whole queue, and as much again on its way. Without
+/// a bound, a peer that replaces its own session could go on flooding the old one for the whole drain.
+pub(super) fn most_draining(settings: &Settings) -> usize {
+    settings.max_undelivered.saturating_add(settings.max_queue.saturating_mul(2))
 }
 
 /// The sessions' end of the inbox.
@@ -204,6 +211,7 @@ pub(crate) fn inbox(settings: &Settings) -> (InboxSender, Inbox) {
         most: settings.inbox_bytes,
         most_ending: settings.inbox_bytes.saturating_add(settings.max_buffered_bytes),
         most_each: settings.max_undelivered,
+        most_draining: most_draining(settings),
     });
     let senders = Arc::new(Senders(Arc::clone(&core)));
     (InboxSender { senders }, Inbox { core })
@@ -226,7 +234,7 @@ impl InboxSender {
         let urgency = if state.lifted { Urgency::Ending } else { urgency };
         let (most_each, most) = match urgency {
             Urgency::Usual => (core.most_each, core.most),
-            Urgency::Draining => (core.most_each.saturating_mul(2), core.most_ending),
+            Urgency::Draining => (core.most_draining, core.most_ending),
             Urgency::Ending => (usize::MAX, core.most_ending),
         };
         if state.line.front().is_some_and(|first| Arc::ptr_eq(first, gate)) {
@@ -357,6 +365,7 @@ struct Core {
     most: usize,
     most_ending: usize,
     most_each: usize,
+    most_draining: usize,
 }
 
 #[derive(Default)]
@@ -521,6 +530,7 @@ mod tests {
 
     fn small() -> (InboxSender, Inbox) {
         let config = Config::default().max_message_size(1_000).max_undelivered(4_000);
+        let config = config.min_queue(2_000).max_queue(2_000);
         inbox(&config.inbox_bytes(8_000).max_buffered_bytes(3_000).validate().unwrap())
     }
 
@@ -553,6 +563,32 @@ mod tests {
         assert_eq!((pending.len(), gate.undelivered()), (2, 4_000));
         assert!(inbox.try_recv().is_some() && !woken(&gate));
         assert!(inbox.try_recv().is_some() && woken(&gate));
+    }
+
+    #[test]
+    fn a_session_that_drains_holds_a_bounded_amount_more_and_passes_those_in_line() {
+        let (sender, mut inbox) = small();
+        let (full, draining, waiting) = (gate(), gate(), gate());
+        sender.offer(&full, &mut messages(4), Urgency::Usual);
+        sender.offer(&draining, &mut messages(4), Urgency::Usual);
+        let mut rest = messages(1);
+        sender.offer(&waiting, &mut rest, Urgency::Usual);
+        assert_eq!(rest.len(), 1, "the inbox is full");
+        // Up to the second bound of the whole inbox, 11,000 bytes ..
+        let mut pending = messages(9);
+        sender.offer(&draining, &mut pending, Urgency::Draining);
+        assert_eq!((pending.len(), draining.undelivered()), (6, 7_000));
+        // .. and to its own, of 8,000; it is woken like any other.
+        for _ in 0..4 {
+            assert_eq!(inbox.try_recv().map(|m| m.session), Some(full.session));
+        }
+        sender.offer(&draining, &mut pending, Urgency::Draining);
+        assert_eq!((pending.len(), draining.undelivered()), (5, 8_000));
+        while draining.undelivered() > 2_000 {
+            assert!(!woken(&draining));
+            assert!(inbox.try_recv().is_some());
+        }
+        assert!(woken(&draining));
     }
 
     #[test]
