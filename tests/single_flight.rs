@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use noise_pool::{
-    Address, BoxFuture, BoxedStream, Config, Connector, DialError, DialPhase, Lease, Pool, Retry,
-    Snapshot, Target, TargetData, TcpConnector,
+    Address, BoxFuture, BoxedStream, Config, Connector, DialError, DialFailure, DialPhase, Lease,
+    Pool, PoolEvent, Retry, Snapshot, Target, TargetData, TcpConnector,
 };
 use support::gate::Way;
 use support::net::{Line, Net, address};
@@ -219,6 +219,7 @@ async fn drop_all_callers() {
         let net = Net::default();
         let (a, mut inbox_a) = net.pool(identity(1), Config::default());
         let (b, _inbox_b) = net.pool(identity(2), Config::default());
+        let mut events = a.subscribe();
         let mut first = call(&a, b.id());
         let mut second = call(&a, b.id());
         let mut done = false;
@@ -242,9 +243,23 @@ async fn drop_all_callers() {
             assert_eq!((message.peer, &message.body[..]), (b.id(), &b"hello"[..]));
         } else {
             stopped += 1;
+            until("the dial's end is told", || {
+                a.stats().dial_failures.cancelled == a.stats().dials
+            })
+            .await;
             assert_eq!(a.snapshot().dials, [], "gone with its last caller");
             until("nothing remains", || at_rest(&a.snapshot()) && at_rest(&b.snapshot())).await;
             assert_eq!(a.stats().opened + b.stats().opened, 0);
+            let mut told = std::iter::from_fn(|| events.try_recv()).map(Result::unwrap);
+            if turns > 0 {
+                assert!(matches!(told.next(), Some(PoolEvent::DialStarted { .. })));
+                let end = told.next().unwrap();
+                assert!(
+                    matches!(end, PoolEvent::DialFailed { cause: DialFailure::Cancelled, .. }),
+                    "{end:?}"
+                );
+            }
+            assert_eq!(told.next(), None);
         }
         if done {
             break;

@@ -327,6 +327,11 @@ impl Inner {
             if open == Open::No {
                 return Decision::Reject(RejectReason::Draining);
             }
+            // Asked again each time: the application may have disconnected the peer while its
+            // connection was parked.
+            if self.refused_by_application(&peer).is_some() {
+                return Decision::Reject(RejectReason::Refused);
+            }
             let row = match slot.judge(claim, self.key_order(&peer), parked) {
                 Judgement::Accept(row) => row,
                 Judgement::Reject(reason) => return Decision::Reject(reason),

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug};
 
 use crate::error::{DialError, HandshakeError, RejectReason};
-use crate::event::{PoolEvent, RejectedBy};
+use crate::event::{DialFailure, PoolEvent, RejectedBy};
 use crate::id::{AttemptId, Origin, PeerId};
 use crate::pool::hooks;
 use crate::pool::inner::{Arrival, Inner};
@@ -460,14 +460,21 @@ impl Inner {
         dial.settled.notify_waiters();
     }
 
-    /// Counts a dial that ended without a session after it had lost its slot. What its waiters were
-    /// told says to whom; one whose last waiter left was counted then.
+    /// Counts and tells the end of a dial that had lost its slot: why, its waiters were told then.
     fn count_forgotten(&self, dial: &Dial) {
-        match dial.outcome.get() {
-            Some(Ok(_)) => self.count_failure(dial, &DialError::Superseded),
-            Some(Err(error)) => self.count_failure(dial, error),
-            None => {}
-        }
+        let (cause, detail) = match dial.outcome.get() {
+            Some(Err(error)) => return self.count_failure(dial, error),
+            Some(Ok(_)) => (DialFailure::Superseded, "another session took its place"),
+            None => (DialFailure::Cancelled, "nobody waits any more"),
+        };
+        self.counters.dial_failures.count(cause);
+        self.events.publish(|| PoolEvent::DialFailed {
+            peer: dial.peer,
+            attempt: dial.attempt,
+            cause,
+            detail: detail.to_owned(),
+            elapsed: dial.began.elapsed(),
+        });
     }
 
     /// Counts and tells how a dial failed.

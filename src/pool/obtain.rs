@@ -57,8 +57,6 @@ impl Drop for Waiter<'_> {
         }
         let dial = self.pool.registry.with(&self.peer, |slot, _| slot.leave(self.attempt));
         if let Some(dial) = dial {
-            // Nobody waited any more.
-            self.pool.count_failure(&dial, &DialError::Deadline);
             dial.abort.cancel();
             drop(dial.take_room());
         }
