@@ -10,6 +10,7 @@
 //! beginning and the end of the process.
 
 use std::collections::HashMap;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,12 +91,13 @@ async fn run(options: Options) -> Result<Report, Failure> {
     run.progress.finish_and_clear();
 
     let report = run.report(seed, elapsed, &snapshots)?;
+    let out = &mut io::stdout().lock();
     if run.options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
     } else {
         let numbers: HashMap<_, _> = run.routers.iter().map(|r| (r.peer, r.number)).collect();
-        report::print_sessions(&snapshots, &numbers);
-        report.print();
+        report::print_sessions(out, &snapshots, &numbers)?;
+        report.print(out)?;
     }
     Ok(report)
 }

@@ -3,6 +3,7 @@
 //! Owns the names in the JSON form and the rules for failure. It measures nothing.
 
 use std::collections::HashMap;
+use std::io::{self, Write};
 use std::time::Duration;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
@@ -105,53 +106,63 @@ impl Report {
     }
 
     /// The report for people.
-    pub(crate) fn print(&self) {
-        println!(
+    pub(crate) fn print(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(
+            out,
             "{} routers, {} hops, {} bytes, {}, seed {}",
             self.routers, self.hops, self.message_size, self.suite, self.seed
-        );
-        println!(
+        )?;
+        writeln!(
+            out,
             "messages   {} sent, {} delivered, {} lost, {} lost to kills, {} duplicated",
             self.messages_sent,
             self.messages_delivered,
             self.messages_lost,
             self.messages_lost_to_kills,
             self.messages_duplicated
-        );
-        println!(
+        )?;
+        writeln!(
+            out,
             "speed      {:.0} messages/s over {:.1} s; latency p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms",
             self.messages_per_s,
             self.elapsed_s,
             millis(self.latency_us_p50),
             millis(self.latency_us_p99),
             millis(self.latency_us_max),
-        );
-        println!(
+        )?;
+        writeln!(
+            out,
             "sessions   {} open, at most {} per pair at {} quiet points",
             self.sessions_open, self.max_sessions_per_pair, self.quiet_points
-        );
-        println!(
+        )?;
+        writeln!(
+            out,
             "dials      {}, shared by {} more calls; {} simultaneous opens, {} parked, {} superseded",
             self.pools.dials,
             self.pools.dials_shared,
             self.pools.simultaneous_opens,
             self.pools.parked,
             self.pools.superseded
-        );
-        println!(
+        )?;
+        writeln!(
+            out,
             "restarts   {}, of them {} kills; longest drain {:.1} ms, {} sends repeated",
             self.restarts, self.kills, self.drain_ms_max, self.sends_retried
-        );
+        )?;
         match (self.ok, self.interrupted) {
-            (true, false) => println!("held"),
-            (true, true) => println!("held, until it was interrupted"),
-            (false, _) => println!("FAILED: {}", self.failures.join("; ")),
+            (true, false) => writeln!(out, "held"),
+            (true, true) => writeln!(out, "held, until it was interrupted"),
+            (false, _) => writeln!(out, "FAILED: {}", self.failures.join("; ")),
         }
     }
 }
 
 /// The busiest sessions of all routers, each shown from the end that opened it.
-pub(crate) fn print_sessions(snapshots: &[Snapshot], numbers: &HashMap<PeerId, u16>) {
+pub(crate) fn print_sessions(
+    out: &mut impl Write,
+    snapshots: &[Snapshot],
+    numbers: &HashMap<PeerId, u16>,
+) -> io::Result<()> {
     let name = |peer: &PeerId| {
         let number = numbers.get(peer).map_or("?".into(), u16::to_string);
         format!("{number} {}", peer.short())
@@ -193,10 +204,11 @@ pub(crate) fn print_sessions(snapshots: &[Snapshot], numbers: &HashMap<PeerId, u
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{table}");
+    writeln!(out, "{table}")?;
     if sessions.len() > ROWS {
-        println!("the {ROWS} busiest of {} sessions", sessions.len());
+        writeln!(out, "the {ROWS} busiest of {} sessions", sessions.len())?;
     }
+    Ok(())
 }
 
 fn millis(micros: u64) -> f64 {
