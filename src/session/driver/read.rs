@@ -45,6 +45,9 @@ impl Driver {
             Poll::Ready(Ok(())) if read.filled().is_empty() => self.stream_ended().map(|()| false),
             Poll::Ready(Ok(())) => {
                 let fresh = read.filled();
+                // The answer to a ping may come in the turn that sent it: by the turn's own time it would
+                // have taken none.
+                let now = if self.core.open_ping().is_some() { Instant::now() } else { now };
                 self.session.meters.read_bytes(fresh.len());
                 self.open_frames(fresh, now).map(|()| true)
             }

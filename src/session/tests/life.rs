@@ -39,6 +39,74 @@ async fn a_silent_peer_is_found_dead() {
     assert_eq!(*ours.host.retired.lock().unwrap(), [CloseReason::PingTimeout]);
 }
 
+/// A peer that takes its time, and then answers before the write that asked has returned.
+struct Instantaneous {
+    core: SessionCore,
+    answers: Vec<u8>,
+}
+
+/// What its round trips take: they pass within one poll, where no test can move the clock.
+const SPIN: Duration = Duration::from_millis(2);
+
+impl AsyncRead for Instantaneous {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if self.answers.is_empty() {
+            return Poll::Pending;
+        }
+        buf.put_slice(&std::mem::take(&mut self.answers));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Instantaneous {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let Self { core, answers } = self.get_mut();
+        let start = std::time::Instant::now();
+        while start.elapsed() < SPIN {
+            std::hint::spin_loop();
+        }
+        core.open(&buf[2..], start).unwrap();
+        let mut none = std::collections::VecDeque::new();
+        core.seal(&mut none, &mut Vec::new(), answers, usize::MAX).unwrap();
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn a_ping_answered_within_its_own_turn_has_taken_its_time() {
+    let (ours, theirs) = transports(Suite::default());
+    let mut theirs = SessionCore::new(theirs, params(Role::Responder));
+    theirs.verdict(accept());
+    let (mut none, mut verdict) = (std::collections::VecDeque::new(), Vec::new());
+    theirs.seal(&mut none, &mut Vec::new(), &mut verdict, usize::MAX).unwrap();
+    let mut core = SessionCore::new(ours, params(Role::Initiator));
+    core.open(&verdict[2..], std::time::Instant::now()).unwrap();
+    let stream = Instantaneous { core: theirs, answers: Vec::new() };
+
+    let (shared, _inbox) = Shared::new(settings(Config::default()));
+    let session = Session::new(spec(2, Origin::Outbound, &shared.settings), &shared);
+    let host: Arc<dyn Host> = Arc::new(FakeHost::default());
+    tokio::spawn(session.drive(Box::new(stream), core, Vec::new(), host, None));
+    let took = session.probe().await.unwrap();
+    assert!(took >= SPIN, "{took:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn many_probes_are_one_ping_and_fail_together() {
     let (ours, _theirs) = dead_peer().await;
