@@ -1,6 +1,8 @@
 //! Backpressure: a peer that does not read costs a bounded amount and nobody else's time; an
 //! application that does not read loses nothing.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helper may panic")]
+
 mod support;
 
 use std::collections::HashMap;

@@ -1,5 +1,7 @@
 //! Room in a full pool: who makes room for whom, who waits, and what wakes those who wait.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helper may panic")]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Limits: none is ever passed, and whatever ends gives its room back.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's helper may panic")]
+
 mod support;
 
 use std::io;
