@@ -1,4 +1,5 @@
 //! The application's callbacks may panic, hang, refuse and call the pool: it stays usable.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Events: what happens in a pool is told in the order in which it happens, and to the end.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
 

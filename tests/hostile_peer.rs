@@ -2,6 +2,7 @@
 //!
 //! The hostile side is made from `docs/wire.md` (`support::raw`). Everything runs in memory under
 //! paused time, so that bounds in time are exact.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The example `inspect`: what an operator sees of a saved snapshot.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::io::Cursor;
 use std::path::Path;

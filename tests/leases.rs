@@ -1,4 +1,5 @@
 //! Leases: taking turns, having all of them, giving them up, and outliving their session.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
 

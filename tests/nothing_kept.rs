@@ -8,6 +8,7 @@
 //!
 //! The heap is what `dhat` counts. Tables of fixed size are made small, so that they are full by the
 //! first measurement.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
 
@@ -54,7 +55,7 @@ async fn success(pool: &Pool, n: u32) {
 
 /// A dial that the peer refuses, or that it ends without an answer.
 async fn failure(pool: &Pool, n: u32) {
-    let refuses = n % 2 == 0;
+    let refuses = n.is_multiple_of(2);
     let (near, mut far) = duplex(4_096);
     tokio::spawn(async move {
         let _ = far.read(&mut [0; 1_024]).await;
@@ -74,7 +75,7 @@ async fn failure(pool: &Pool, n: u32) {
 /// awaited.
 async fn cancel(pool: &Pool, n: u32) {
     let (near, _far) = duplex(4_096);
-    let never_opens = n % 2 == 0;
+    let never_opens = n.is_multiple_of(2);
     let open = move || async move {
         if never_opens {
             std::future::pending().await

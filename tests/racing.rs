@@ -1,4 +1,5 @@
 //! Several addresses of one peer race; the first valid message 2 decides, and one connection commits.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
 

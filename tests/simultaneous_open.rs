@@ -3,6 +3,7 @@
 //! Gates hold each handshake message until the story calls for it. Whatever the order, both ends
 //! keep the same one session, every message that was accepted arrives once, and nobody who asked
 //! gets an error.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! One dial for all who ask at the same time: it belongs to the pool and to no caller.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
 

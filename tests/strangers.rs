@@ -1,6 +1,7 @@
 //! Strangers: whoever does not get through the handshake has its named error, or gets nothing.
 //!
 //! Most tests run in memory under paused time, so that "nothing" and "until when" are exact.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
 

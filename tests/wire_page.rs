@@ -1,4 +1,5 @@
 //! The wire as `docs/wire.md` tells it: a peer made from the page alone can talk with a pool.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
 

@@ -54,7 +54,7 @@ impl Race {
     pub(crate) fn open_with(&mut self, opener: Opener) {
         let (pool, peer) = (self.pool.clone(), self.dial.peer);
         self.next_start = Instant::now() + self.pool.settings.dial_stagger;
-        self.under_way.spawn(async move {
+        self.run(async move {
             let stream = open(&pool, opener).await?;
             let answered = initiate(&pool, &peer, stream).await?;
             Ok(Some(Candidate { answered, address: None }))
@@ -65,7 +65,7 @@ impl Race {
     pub(crate) fn resolve(&mut self) {
         let (pool, dial, data) = (self.pool.clone(), self.dial.clone(), self.data.clone());
         self.dial.set_phase(DialPhase::Resolving);
-        self.under_way.spawn(async move {
+        self.run(async move {
             let addresses = resolve(&pool, dial.peer, data.as_ref()).await?;
             dial.add_addresses(&addresses);
             Ok(None)
@@ -106,11 +106,19 @@ impl Race {
         }
     }
 
+    /// Runs one of the race's tasks; a close of the pool waits also for those that are cut.
+    fn run(
+        &mut self,
+        work: impl Future<Output = Result<Option<Candidate>, DialError>> + Send + 'static,
+    ) {
+        self.under_way.spawn(self.pool.work.track_future(work));
+    }
+
     fn start(&mut self, address: Address) {
         self.dial.set_phase(self.dial.phase().max(DialPhase::Connecting));
         self.next_start = Instant::now() + self.pool.settings.dial_stagger;
         let (pool, peer, data) = (self.pool.clone(), self.dial.peer, self.data.clone());
-        self.under_way.spawn(async move {
+        self.run(async move {
             let stream = connect(&pool, &address, data.as_ref()).await?;
             let answered = initiate(&pool, &peer, stream).await?;
             Ok(Some(Candidate { answered, address: Some(address) }))

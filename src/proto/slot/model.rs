@@ -178,12 +178,6 @@ impl Rows {
         self.0[row as usize] += 1;
     }
 
-    fn add(&mut self, more: &Self) {
-        for (sum, n) in self.0.iter_mut().zip(more.0) {
-            *sum += n;
-        }
-    }
-
     /// The rows that were never taken.
     fn missing(&self) -> Vec<Row> {
         ROWS.into_iter().filter(|row| self.0[*row as usize] == 0).collect()
