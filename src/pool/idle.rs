@@ -158,8 +158,10 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
+    type Uses = BTreeMap<SessionId, Option<u32>>;
+
     /// Looks every session up in a table of last uses; none: a lease is out.
-    fn looking(uses: &BTreeMap<SessionId, Option<u32>>) -> impl FnMut(&SessionId) -> Use<u32> + '_ {
+    fn looking(uses: &Uses) -> impl FnMut(&SessionId) -> Use<u32> + '_ {
         |session| match uses.get(session) {
             Some(Some(at)) => Use::Idle(*at),
             Some(None) => Use::Leased,
@@ -169,7 +171,7 @@ mod tests {
 
     fn index(
         sessions: &[(Origin, u32, Option<u32>)],
-    ) -> (IdleIndex<u32, SessionId>, Vec<SessionId>, BTreeMap<SessionId, Option<u32>>) {
+    ) -> (IdleIndex<u32, SessionId>, Vec<SessionId>, Uses) {
         let mut index = IdleIndex::new();
         let mut ids = Vec::new();
         let mut uses = BTreeMap::new();
