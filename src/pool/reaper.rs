@@ -1,7 +1,8 @@
 //! Expiry of sessions that nobody uses.
 //!
 //! Owns the one task that watches idle time, and the coarse clock by which leases mark their use.
-//! It sleeps while there is nothing to expire. (Age is watched by each session's own driver.)
+//! It sleeps while there is nothing to expire, and when the pool's last session has ended it ends the
+//! inbox and the subscriptions. (Age is watched by each session's own driver.)
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -53,23 +54,36 @@ impl Ord for Watched {
     }
 }
 
+/// Ends the inbox and the subscriptions: after the last session, so that what it brought is in them,
+/// and also when the runtime drops the task.
+struct Over(Arc<Inner>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.session_shared.inbox.close();
+        self.0.events.end();
+    }
+}
+
 impl Inner {
     /// Takes a session from under the watch.
     pub(crate) fn unwatch(&self, session: &Arc<Session>) {
         lock(&self.idle).remove(&Watched(session.clone()));
     }
 
-    /// Starts the watch. Where nothing expires for want of use, it keeps the clock for eviction.
+    /// Starts the pool's own task: the watch, and then the end. Where nothing expires for want of use,
+    /// the watch keeps the clock for eviction.
     pub(crate) fn spawn_reaper(self: &Arc<Self>) {
-        let max_idle = self.settings.max_idle;
         let pool = self.clone();
-        let stop = self.stop.clone();
+        let over = Over(self.clone());
         self.service.spawn(async move {
             tokio::select! {
                 biased;
-                () = stop.cancelled() => {}
-                () = pool.watch_idle(max_idle) => {}
+                () = pool.stop.cancelled() => {}
+                () = pool.watch_idle(pool.settings.max_idle) => {}
             }
+            pool.work.wait().await;
+            drop(over);
         });
     }
 

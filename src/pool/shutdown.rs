@@ -145,7 +145,6 @@ impl Inner {
         self.shut_down();
         self.work.wait().await;
         self.service.wait().await;
-        self.events.end();
     }
 
     /// The part of a close that waits for nothing; also what dropping the pool does.
@@ -164,7 +163,6 @@ impl Inner {
         self.stop.cancel();
         self.sessions.close();
         self.dialling.close();
-        self.session_shared.inbox.close();
         self.work.close();
         self.service.close();
     }
