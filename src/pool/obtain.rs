@@ -6,7 +6,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use crate::config::WhenFull;
 use crate::error::{AdoptError, CloseReason, DialError, Limit};
@@ -85,10 +85,9 @@ impl Inner {
         target: Target,
         source: Source,
     ) -> Result<Lease, DialError> {
-        let deadline = target.timeout.map(|timeout| Instant::now() + timeout);
         let work = self.obtain_patiently(&target, source);
-        match deadline {
-            Some(at) => timeout_at(at, work).await.unwrap_or(Err(DialError::Deadline)),
+        match target.timeout {
+            Some(most) => timeout(most, work).await.unwrap_or(Err(DialError::Deadline)),
             None => work.await,
         }
     }
@@ -246,7 +245,6 @@ impl Inner {
         target: Target,
         source: Source,
     ) -> Result<ExclusiveLease, DialError> {
-        let deadline = target.timeout.map(|timeout| Instant::now() + timeout);
         let work = async {
             let mut source = Some(source);
             for _ in 0..ROUNDS {
@@ -263,8 +261,8 @@ impl Inner {
             }
             Err(DialError::Superseded)
         };
-        match deadline {
-            Some(at) => timeout_at(at, work).await.unwrap_or(Err(DialError::Deadline)),
+        match target.timeout {
+            Some(most) => timeout(most, work).await.unwrap_or(Err(DialError::Deadline)),
             None => work.await,
         }
     }

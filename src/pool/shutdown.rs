@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::info;
 
 use crate::error::{CloseReason, DialError};
@@ -68,7 +68,7 @@ impl Inner {
         }
         self.work.close();
         let mut leases_remaining = 0;
-        if timeout_at(began + deadline, self.work.wait()).await.is_err() {
+        if timeout(deadline, self.work.wait()).await.is_err() {
             let left = self.draining.all();
             leases_remaining = left.iter().map(|session| session.leases_out() as usize).sum();
             for session in left {
@@ -76,7 +76,7 @@ impl Inner {
             }
             // Every session ends by its own drain_timeout from here, every dial by its verdict's.
             let most = self.settings.drain_timeout + self.settings.verdict_timeout;
-            let _ = timeout_at(Instant::now() + most, self.work.wait()).await;
+            let _ = timeout(most, self.work.wait()).await;
         }
         self.close().await;
         let (sessions, messages) = *lock(&self.drained);
