@@ -7,9 +7,8 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -30,7 +29,7 @@ use crate::pool::target::Target;
 use crate::proto::backoff::Outcome;
 use crate::proto::record::Verdict;
 use crate::proto::slot::{Claim, Ended};
-use crate::session::LeaseCore;
+use crate::session::{LeaseCore, Session};
 use crate::snapshot::DialPhase;
 use crate::sync::lock;
 use crate::transport::{Address, BoxFuture, BoxedStream, TargetData};
@@ -83,6 +82,8 @@ pub(crate) struct Dial {
     addresses: Mutex<Addresses>,
     more: Notify,
     phase: Mutex<DialPhase>,
+    /// The session that came when it was not wanted any more, and drains.
+    drained: OnceLock<Arc<Session>>,
 }
 
 #[derive(Default)]
@@ -105,6 +106,7 @@ impl Dial {
             addresses: Mutex::default(),
             more: Notify::new(),
             phase: Mutex::new(DialPhase::Queued),
+            drained: OnceLock::new(),
         };
         dial.add_addresses(addresses);
         dial
@@ -147,6 +149,15 @@ impl Dial {
 
     pub(crate) fn more_addresses(&self) -> impl Future<Output = ()> + '_ {
         self.more.notified()
+    }
+
+    /// The accept came too late, and its session drains. To be called before `settled` is told.
+    pub(crate) fn note_drained(&self, session: Arc<Session>) {
+        let _ = self.drained.set(session);
+    }
+
+    pub(crate) fn drained(&self) -> Option<Arc<Session>> {
+        self.drained.get().cloned()
     }
 
     /// The room that the dial holds, for the session that takes its slot.

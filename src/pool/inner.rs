@@ -443,6 +443,7 @@ impl Inner {
                     DrainRow::Stale => CloseReason::Superseded,
                     DrainRow::Cancelled => CloseReason::Disconnected,
                 };
+                dial.note_drained(session.clone());
                 self.start(&session, established, None);
                 self.retire_unheld(core, why);
             }

@@ -17,6 +17,9 @@ use crate::proto::slot::{Disconnected, Phase};
 use crate::snapshot::SessionReport;
 use crate::sync::lock;
 
+/// Stands for a deadline that the clock cannot show.
+const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
 /// How [`Pool::disconnect`](crate::Pool::disconnect) ends a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum How {
@@ -90,24 +93,28 @@ impl Inner {
         deadline: Duration,
     ) -> DrainReport {
         let began = Instant::now();
+        // Past what a clock can show is never.
+        let until = began.checked_add(deadline).unwrap_or(began + FAR);
         let taken = self.registry.with(peer, |slot, _| slot.disconnect());
         let dial = match &taken.dial {
             Some((dial, Phase::Committed)) => Some(dial.clone()),
             _ => None,
         };
+        // Before they are told: one that drains fast would be missed.
+        let mut sessions = self.draining.of(peer);
+        sessions.extend(taken.session.as_ref().map(|held| held.core.session().clone()));
         self.part_with(taken, DialError::Disconnected, CloseReason::Drained);
-        let mut report = DrainReport::default();
         if let Some(dial) = dial {
             // A committed dial may yet bring a session; it is drained when its verdict comes.
             let ended = dial.settled.notified();
             if self.awaits_verdict(peer) {
-                let _ = timeout_at(began + deadline, ended).await;
+                let _ = timeout_at(until, ended).await;
             }
+            sessions.extend(dial.drained());
         }
-        let sessions = self.draining.of(peer);
-        report.sessions = sessions.len();
+        let mut report = DrainReport { sessions: sessions.len(), ..DrainReport::default() };
         for session in sessions {
-            if timeout_at(began + deadline, session.closed()).await.is_err() {
+            if timeout_at(until, session.closed()).await.is_err() {
                 report.leases_remaining += session.leases_out() as usize;
                 session.drain_now(CloseReason::Drained);
                 session.closed().await;
