@@ -321,7 +321,8 @@ impl Pool {
     /// at most `drain_timeout` more. A second call waits for the same end.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the pool draining; another call, or [`Pool::close`], ends it.
+    /// Dropping the future leaves the pool draining, for as long as leases are out; another call, or
+    /// [`Pool::close`], ends it.
     pub async fn drain(&self, deadline: Duration) -> DrainReport {
         self.owner.inner.drain(deadline).await
     }
@@ -329,7 +330,7 @@ impl Pool {
     /// As [`Pool::drain`], for the sessions of one peer; the peer may come back.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the sessions draining.
+    /// Dropping the future leaves the sessions draining, for as long as leases are out.
     pub async fn drain_peer(&self, peer: &PeerId, deadline: Duration) -> DrainReport {
         self.owner.inner.drain_peer(peer, deadline).await
     }

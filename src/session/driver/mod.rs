@@ -216,8 +216,11 @@ impl Driver {
             if let Some(why) = orders.drain {
                 self.begin_drain(Some(why), now);
             } else if let Some(why) = orders.retire {
-                let timeout = self.session.shared.settings.retire_timeout;
-                self.retire_deadline.get_or_insert(now + timeout);
+                // Whoever drains the pool has a deadline of its own, and orders the rest then.
+                if why != CloseReason::Drained {
+                    let timeout = self.session.shared.settings.retire_timeout;
+                    self.retire_deadline.get_or_insert(now + timeout);
+                }
                 if self.session.live_cores.load(Ordering::Acquire) == 0 {
                     self.begin_drain(Some(why), now);
                 }
