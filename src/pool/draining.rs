@@ -2,7 +2,8 @@
 //!
 //! Owns their number: at most `max_draining`, of which a peer may have few, so that a peer that
 //! reconnects again and again cannot fill the table. What does not fit is handed back to be cut,
-//! the longest draining first.
+//! the longest draining first. A pool that drains itself has lifted the bound: its sessions are no more
+//! than they were before.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,12 +19,12 @@ const PER_PEER: usize = 4;
 
 /// The table of draining sessions.
 pub(crate) struct Draining {
-    most: usize,
     table: Mutex<Table>,
 }
 
 #[derive(Default)]
 struct Table {
+    most: usize,
     next: u64,
     /// In the order in which they began to drain.
     order: BTreeMap<u64, Arc<Session>>,
@@ -33,6 +34,10 @@ struct Table {
 }
 
 impl Table {
+    fn is_full(&self) -> bool {
+        self.order.len() >= self.most
+    }
+
     fn remove(&mut self, key: u64) -> Option<Arc<Session>> {
         let session = self.order.remove(&key)?;
         self.by_id.remove(&session.id());
@@ -49,7 +54,7 @@ impl Table {
 
 impl Draining {
     pub(crate) fn new(most: usize) -> Self {
-        Self { most, table: Mutex::default() }
+        Self { table: Mutex::new(Table { most, ..Table::default() }) }
     }
 
     /// Adds a session; what must be cut for it is handed back.
@@ -65,7 +70,7 @@ impl Draining {
             let oldest = *oldest;
             cut.extend(table.remove(oldest));
         }
-        if table.order.len() >= self.most
+        if table.is_full()
             && let Some(oldest) = table.order.keys().next().copied()
         {
             cut.extend(table.remove(oldest));
@@ -77,6 +82,16 @@ impl Draining {
         table.order.insert(key, session);
         table.high_water = table.high_water.max(table.order.len());
         cut
+    }
+
+    /// Whether the next session would cut another.
+    pub(crate) fn is_full(&self) -> bool {
+        lock(&self.table).is_full()
+    }
+
+    /// The pool drains: nothing is cut any more for want of room.
+    pub(crate) fn lift(&self) {
+        lock(&self.table).most = usize::MAX;
     }
 
     /// Forgets a session that has ended.

@@ -62,6 +62,7 @@ impl Inner {
             info!("draining");
             // Whoever drains may be the one who reads the inbox.
             self.session_shared.inbox.lift_for_drain();
+            self.draining.lift();
             self.stop_accepting.cancel();
             self.keepers.clear();
             let swept = self.registry.shut(|_, slot| slot.disconnect());
