@@ -54,6 +54,12 @@ impl Ord for Watched {
     }
 }
 
+/// How far a round of expiry came.
+enum Expired {
+    All,
+    AsManyAsMayDrain,
+}
+
 /// Ends the inbox and the subscriptions: after the last session, so that what it brought is in them,
 /// and also when the runtime drops the task.
 struct Over(Arc<Inner>);
@@ -91,29 +97,39 @@ impl Inner {
         let tick = max_idle
             .map_or(MOST_TICK, |max_idle| (max_idle / TICKS_PER_IDLE).clamp(LEAST_TICK, MOST_TICK));
         loop {
-            let appeared = self.appeared.notified();
+            let (appeared, ended) = (self.appeared.notified(), self.ended.notified());
             let now = Instant::now();
             self.session_shared.tick(now);
-            if let Some(max_idle) = max_idle {
-                self.expire_idle(max_idle, now);
-            }
+            let expired = match max_idle {
+                Some(max_idle) => self.expire_idle(max_idle, now),
+                None => Expired::All,
+            };
             let oldest = lock(&self.idle).oldest();
-            match oldest {
-                None => appeared.await,
+            match (expired, oldest) {
+                (_, None) => appeared.await,
                 // Whoever was used last at `oldest` or later is due no sooner.
-                Some(oldest) => {
+                (Expired::All, Some(oldest)) => {
                     let due = max_idle.map_or(now + tick, |max_idle| oldest + max_idle);
                     sleep_until(due.clamp(now, now + tick)).await;
                 }
+                (Expired::AsManyAsMayDrain, Some(_)) => tokio::select! {
+                    biased;
+                    () = ended => {}
+                    () = sleep_until(now + tick) => {}
+                },
             }
         }
     }
 
-    fn expire_idle(self: &Arc<Self>, max_idle: Duration, now: Instant) {
-        let Some(cutoff) = now.checked_sub(max_idle) else { return };
+    fn expire_idle(self: &Arc<Self>, max_idle: Duration, now: Instant) -> Expired {
+        let Some(cutoff) = now.checked_sub(max_idle) else { return Expired::All };
         loop {
+            // Expiry can wait; to cut a session that drains could lose what is under way on it.
+            if self.draining.is_full() {
+                return Expired::AsManyAsMayDrain;
+            }
             let expired = lock(&self.idle).take_expired(cutoff, now, look_for_expiry);
-            let Some(Watched(session)) = expired else { return };
+            let Some(Watched(session)) = expired else { return Expired::All };
             self.take_unused(&session, CloseReason::Idle);
         }
     }
