@@ -441,7 +441,8 @@ impl Inner {
                 self.count_drain_row(row);
                 let why = match row {
                     DrainRow::Stale => CloseReason::Superseded,
-                    DrainRow::Cancelled => CloseReason::Disconnected,
+                    DrainRow::Cancelled if self.is_open() => CloseReason::Disconnected,
+                    DrainRow::Cancelled => CloseReason::Drained,
                 };
                 dial.note_drained(session.clone());
                 self.start(&session, established, None);
