@@ -149,6 +149,54 @@ async fn at_its_deadline_a_drain_says_how_many_leases_remained() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_leases_until_its_own_deadline_and_no_other() {
+    let pair = Pair::new(Config::default(), Config::default().max_idle(None).max_age(None));
+    let lease = pair.lease().await;
+    let (pool, peer) = (pair.a.clone(), pair.b.id());
+    let of_one = tokio::spawn(async move { pool.drain_peer(&peer, LONG).await });
+    settle().await;
+    let of_all = spawn_drain(&pair.a, LONG);
+    // `retire_timeout` is for sessions that nobody drains.
+    sleep(20 * 60 * SECOND).await;
+    assert!(!of_one.is_finished() && !of_all.is_finished());
+    lease.send(bytes(1)).await.unwrap();
+    drop(lease);
+    let (of_one, of_all) = (soon("one", of_one).await.unwrap(), soon("all", of_all).await.unwrap());
+    assert_eq!((of_one.leases_remaining, of_one.messages.delivered), (0, 1));
+    assert_eq!((of_all.leases_remaining, of_all.messages.delivered), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_with_more_sessions_than_may_drain_at_a_time_loses_nothing() {
+    let net = Net::default();
+    let (a, mut a_inbox) = net.pool(identity(1), Config::default().max_draining(3));
+    let mut events = a.subscribe();
+    let mut others = Vec::new();
+    for n in 2..22 {
+        let (pool, inbox) = net.pool(identity(n), Config::default());
+        let lease = soon("a lease", a.get_or_dial(pool.id())).await.unwrap();
+        let back = soon("a lease", pool.get_or_dial(a.id())).await.unwrap();
+        for n in 0..50 {
+            lease.send(tunnel_message(n)).await.unwrap();
+            back.send(tunnel_message(n)).await.unwrap();
+        }
+        others.push((pool, inbox));
+    }
+    let report = soon("the drain", a.drain(LONG)).await;
+    assert_eq!((report.sessions, report.messages.delivered), (20, 1_000));
+    assert_eq!((report.messages.unknown, report.messages.received), (0, 1_000));
+    for (_, inbox) in &mut others {
+        assert_eq!(received(inbox).len(), 50);
+    }
+    assert_eq!(rest(&mut a_inbox).await.len(), 1_000);
+    while let Some(event) = soon("an event", events.recv()).await {
+        if let PoolEvent::Closed { reason, .. } = event.unwrap() {
+            assert_eq!(reason, CloseReason::Drained);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_exclusive_lease_keeps_its_messages_and_holds_a_drain_up_like_any_other() {
     let mut pair = Pair::new(Config::default(), Config::default());
     let mut alone = soon("all leases", pair.a.get_exclusive(pair.b.id())).await.unwrap();
@@ -492,6 +540,7 @@ async fn a_drain_wakes_all_who_wait_for_dials_and_ends_when_no_verdict_comes() {
 async fn a_committed_dial_that_is_accepted_during_a_drain_loses_no_message() {
     let Dialling { net, pool, waiters, mut inbox, committed, superseding, _others } =
         Dialling::start().await;
+    let mut events = pool.subscribe();
     // The peer has something to say, and its own dial gets no further.
     net.never_resolve(pool.id());
     let sending = tokio::spawn({
@@ -513,6 +562,11 @@ async fn a_committed_dial_that_is_accepted_during_a_drain_loses_no_message() {
     assert_eq!(soon("it has sent", sending).await.unwrap(), 10);
     assert!(rest(&mut inbox).await.into_iter().eq(0..10));
     assert_eq!(report.messages.received, 10);
+    while let Some(event) = soon("an event", events.recv()).await {
+        if let PoolEvent::Closed { reason, .. } = event.unwrap() {
+            assert_eq!(reason, CloseReason::Drained);
+        }
+    }
     assert!(report.elapsed < SECOND, "{:?}", report.elapsed);
 }
 

@@ -170,6 +170,27 @@ async fn sessions_that_are_used_now_and_then_live_and_each_of_many_ends_on_its_o
 }
 
 #[tokio::test(start_paused = true)]
+async fn sessions_that_fall_idle_together_all_part_in_good_order_and_on_time() {
+    let net = Net::default();
+    let config = idle_after_a_minute().max_draining(3);
+    let (a, _inbox) = net.pool(identity(1), config);
+    let mut events = a.subscribe();
+    let mut others = Vec::new();
+    for n in 0..30 {
+        let (pool, inbox) = net.pool(identity(10 + n), patient());
+        soon("sent", a.send(pool.id(), Bytes::new())).await.unwrap();
+        others.push((pool, inbox));
+    }
+    let last = Instant::now();
+    for _ in &others {
+        let (at, _, why) = patiently("an end", next_end(&mut events)).await;
+        assert_eq!(why, CloseReason::Idle, "none is cut because others drain");
+        assert!(at - last <= MINUTE + GRAIN, "{:?}", at - last);
+    }
+    assert!(a.snapshot().limits.draining.high_water <= 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn pings_keep_a_session_alive_and_do_not_make_it_used() {
     let config = idle_after_a_minute().ping_after(2 * SECOND).keepalive(5 * SECOND);
     let mut pair = Pair::new(config);
