@@ -6,7 +6,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::config::WhenFull;
 use crate::error::{AdoptError, CloseReason, DialError, Limit};
