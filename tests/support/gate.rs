@@ -106,6 +106,11 @@ impl Gate {
         self.hold_end();
     }
 
+    /// Whether a frame waits at the gate on this way.
+    pub(crate) fn holds(&self, way: Way) -> bool {
+        self.count(way) > *self.allowed[way as usize].borrow()
+    }
+
     /// Breaks the stream: both ends see it end, what is held is lost.
     pub(crate) fn cut(&self) {
         self.cut.cancel();
@@ -114,6 +119,13 @@ impl Gate {
     /// Kills the stream silently: nothing passes any more, not even its end, and neither end is told.
     pub(crate) fn kill(&self) {
         self.dead.cancel();
+    }
+
+    /// Breaks the stream if it was killed.
+    pub(crate) fn end_if_dead(&self) {
+        if self.dead.is_cancelled() {
+            self.cut();
+        }
     }
 
     /// How many bytes the responder has written in all.

@@ -137,6 +137,11 @@ impl Net {
         state.streams.iter().filter(|s| s.0 == from && s.1 == to).map(|s| s.2.clone()).collect()
     }
 
+    /// The gates of all streams, in the order in which they were opened.
+    pub(crate) fn all_gates(&self) -> Vec<Gate> {
+        self.0.lock().unwrap().streams.iter().map(|s| s.2.clone()).collect()
+    }
+
     /// The gate of the `n`th stream (from 0) that `from` opens to `to`, when it is opened.
     pub(crate) async fn gate(&self, from: PeerId, to: PeerId, n: usize) -> Gate {
         super::until("a stream is opened", || self.gates(from, to).len() > n).await;

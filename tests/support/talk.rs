@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use noise_pool::{
-    Config, DialError, Hooks, Identity, Lease, PeerId, Pool, PoolEvent, SessionState,
+    Config, DialError, Hooks, Identity, Lease, Limit, PeerId, Pool, PoolEvent, SessionState,
 };
 use tokio::task::JoinHandle;
 
@@ -14,7 +14,13 @@ use super::net::Net;
 
 /// Every message that was accepted for sending, and every one that arrived.
 #[derive(Clone, Default)]
-pub(crate) struct Book(Arc<Mutex<BTreeMap<u64, Entry>>>);
+pub(crate) struct Book(Arc<Mutex<Pages>>);
+
+#[derive(Default)]
+struct Pages {
+    messages: BTreeMap<u64, Entry>,
+    draining_full: bool,
+}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Entry {
@@ -31,18 +37,19 @@ impl Book {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let accepted = lease.send(Bytes::copy_from_slice(&id.to_be_bytes())).await.is_ok();
         let mut book = self.0.lock().unwrap();
-        let entry = book.entry(id).or_default();
+        let entry = book.messages.entry(id).or_default();
         (entry.accepted, entry.from, entry.to) = (accepted, Some(from), Some(lease.peer()));
         accepted
     }
 
     fn arrived(&self, body: &[u8]) {
         let id = u64::from_be_bytes(body.try_into().unwrap());
-        self.0.lock().unwrap().entry(id).or_default().arrivals += 1;
+        self.0.lock().unwrap().messages.entry(id).or_default().arrivals += 1;
     }
 
-    pub(crate) fn accepted(&self) -> usize {
-        self.0.lock().unwrap().values().filter(|entry| entry.accepted).count()
+    /// Whether so many sessions drained at once that one had to be cut.
+    pub(crate) fn draining_was_full(&self) -> bool {
+        self.0.lock().unwrap().draining_full
     }
 
     /// Messages that were accepted and have not arrived.
@@ -57,7 +64,8 @@ impl Book {
 
     fn select(&self, which: impl Fn(&Entry) -> bool) -> Vec<(u64, Entry)> {
         let book = self.0.lock().unwrap();
-        book.iter().filter(|(_, entry)| which(entry)).map(|(id, entry)| (*id, *entry)).collect()
+        let chosen = book.messages.iter().filter(|(_, entry)| which(entry));
+        chosen.map(|(id, entry)| (*id, *entry)).collect()
     }
 }
 
@@ -94,10 +102,16 @@ impl Talker {
             let (pool, book, mut events) = (pool.clone(), book.clone(), pool.subscribe());
             tokio::spawn(async move {
                 while let Some(event) = events.recv().await {
-                    if let Ok(PoolEvent::Opened { peer, .. }) = event
-                        && let Some(lease) = pool.get(&peer)
-                    {
-                        book.send(pool.id(), &lease).await;
+                    match event {
+                        Ok(PoolEvent::Opened { peer, .. }) => {
+                            if let Some(lease) = pool.get(&peer) {
+                                book.send(pool.id(), &lease).await;
+                            }
+                        }
+                        Ok(PoolEvent::LimitHit { limit: Limit::Draining }) => {
+                            book.0.lock().unwrap().draining_full = true;
+                        }
+                        _ => {}
                     }
                 }
             })
@@ -117,6 +131,11 @@ impl Talker {
             book.send(pool.id(), &lease).await;
             Ok(lease)
         })
+    }
+
+    /// Reads what is left in the inbox of a pool that has ended.
+    pub(crate) async fn read_out(mut self) {
+        super::soon("the inbox ends", &mut self.tasks[0]).await.unwrap();
     }
 
     /// Whether nothing is under way: no dial, no drain, no handshake, nothing queued, and one slot
