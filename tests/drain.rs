@@ -1,4 +1,5 @@
 //! The end of a pool: what a drain promises, what a close cuts, and that nothing is left behind.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
 

@@ -1,6 +1,7 @@
 //! What time does to sessions: idleness, age, probes, kept peers, and a pool that sleeps.
 //!
 //! All in virtual time: it passes only while nothing else can happen.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod support;
 
