@@ -164,7 +164,8 @@ impl Inner {
             }
         };
         let peer = proposed.peer;
-        match self.judge(proposed, remote, began, ticket).await {
+        // Boxed, so that a stranger who never gets so far does not carry its state.
+        match Box::pin(self.judge(proposed, remote, began, ticket)).await {
             Ok(core) => {
                 self.counters.handshakes_accepted.one();
                 Ok(core)
