@@ -131,6 +131,11 @@ fn cost(message: &Bytes) -> usize {
 }
 
 impl Holder {
+    /// Whether the driver has more than the holder has room for.
+    pub(super) fn is_full(&self) -> bool {
+        self.lock().full
+    }
+
     fn begin(&self) {
         self.lock().active = true;
     }

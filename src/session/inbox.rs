@@ -158,6 +158,11 @@ impl Gate {
         })
     }
 
+    /// Whether the session has more than it may hand over.
+    pub(super) fn is_shut(&self) -> bool {
+        self.in_line.load(Ordering::Relaxed) || self.at_own_bound.load(Ordering::Relaxed)
+    }
+
     /// Bytes of this session that the application has not taken.
     pub(super) fn undelivered(&self) -> usize {
         self.undelivered.load(Ordering::Relaxed)

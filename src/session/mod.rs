@@ -459,10 +459,11 @@ impl Session {
         self.shared.instant(mark.max(self.meters.last_data()))
     }
 
-    /// Whether messages are on their way that were accepted or received: it is in use then, however
-    /// long the peer or the application does not read.
+    /// Whether messages wait to get out of the session: to the peer, or to an application that takes
+    /// no more for now. It is in use then, however long they do not read. What has reached the inbox
+    /// outlives the session.
     pub(crate) fn has_backlog(&self) -> bool {
-        self.queue.held().bytes > 0 || self.gate.undelivered() > 0 || self.holder.undelivered() > 0
+        self.queue.held().bytes > 0 || self.gate.is_shut() || self.holder.is_full()
     }
 
     /// Leases out, as of some moment during the call.
