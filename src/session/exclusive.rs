@@ -168,9 +168,10 @@ impl Session {
         let reader = {
             let mut state = self.holder.lock();
             if !state.active {
-                // The diversion may begin right here: these messages came before it.
-                drop(state);
-                return self.shared.inbox.offer(&self.gate, pending, urgency);
+                // Under the holder's lock: once the diversion has begun, what came before it is in
+                // the inbox, and not on its way there.
+                self.shared.inbox.offer(&self.gate, pending, urgency);
+                return;
             }
             let most = match urgency {
                 Urgency::Usual => self.shared.settings.max_undelivered,
