@@ -7,11 +7,13 @@
 
 mod support;
 
+use std::io;
 use std::time::Duration;
 
 use noise_pool::{
-    BoxFuture, Candidate, Config, DialError, Disconnect, Hooks, Identity, InboundRows,
-    LateAcceptRows, Lease, Origin, PeerId, PoolEvent, Role, Target,
+    Address, BoxFuture, BoxedStream, Candidate, Config, Connector, DialError, DialPhase,
+    Disconnect, Hooks, Identity, InboundRows, LateAcceptRows, Lease, LimitUse, Origin, PeerId,
+    Pool, PoolEvent, Role, Target, TargetData,
 };
 use tokio::task::JoinHandle;
 
@@ -518,6 +520,57 @@ async fn a_dial_that_is_disconnected_leaves_nothing_whatever_its_phase() {
         served(next).await;
         two.whole().await;
     }
+}
+
+/// Knows nobody, and never says so.
+struct Lost;
+
+impl Connector for Lost {
+    fn resolve<'a>(
+        &'a self,
+        _: &'a PeerId,
+        _: Option<&'a TargetData>,
+    ) -> BoxFuture<'a, io::Result<Vec<Address>>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn connect<'a>(
+        &'a self,
+        _: &'a Address,
+        _: Option<&'a TargetData>,
+    ) -> BoxFuture<'a, io::Result<BoxedStream>> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_that_is_disconnected_before_it_has_a_stream_leaves_nothing() {
+    let config = Config::default().max_concurrent_dials(1);
+    let (pool, _inbox) =
+        Pool::builder(Identity::generate()).config(config).connector(Lost).build().unwrap();
+    let (one, other) = ordered_identities();
+    let calls = [one.peer_id(), other.peer_id()].map(|peer| {
+        let pool = pool.clone();
+        (peer, tokio::spawn(async move { pool.get_or_dial(peer).await }))
+    });
+    let phase = |peer: PeerId| {
+        pool.snapshot().dials.iter().find(|dial| dial.peer == peer).map(|dial| dial.phase)
+    };
+    let (resolving, queued) = (one.peer_id(), other.peer_id());
+    until("the first is resolved", || phase(resolving) == Some(DialPhase::Resolving)).await;
+    assert_eq!(phase(queued), Some(DialPhase::Queued));
+    // The one that waits first, so that it never has its turn.
+    for (peer, call) in calls.into_iter().rev() {
+        assert!(pool.disconnect(&peer, Disconnect::default()));
+        assert!(matches!(failed(call).await, DialError::Disconnected));
+    }
+    let nothing = |limit: LimitUse| limit.held == 0;
+    until("nothing is left", || {
+        let limits = pool.snapshot().limits;
+        [limits.sessions, limits.dials, limits.queued_dials].into_iter().all(nothing)
+    })
+    .await;
+    assert_eq!(pool.snapshot().dials, []);
 }
 
 #[tokio::test(start_paused = true)]
