@@ -182,7 +182,7 @@ async fn a_drain_waits_for_leases_until_its_own_deadline_and_no_other() {
 async fn a_pool_with_more_sessions_than_may_drain_at_a_time_loses_nothing() {
     let net = Net::default();
     let (a, mut a_inbox) = net.pool(identity(1), Config::default().max_draining(3));
-    let mut events = a.subscribe();
+    let events = a.subscribe();
     let mut others = Vec::new();
     for n in 2..22 {
         let (pool, inbox) = net.pool(identity(n), Config::default());
@@ -555,7 +555,7 @@ async fn a_drain_wakes_all_who_wait_for_dials_and_ends_when_no_verdict_comes() {
 async fn a_committed_dial_that_is_accepted_during_a_drain_loses_no_message() {
     let Dialling { net, pool, waiters, mut inbox, committed, superseding, _others } =
         Dialling::start().await;
-    let mut events = pool.subscribe();
+    let events = pool.subscribe();
     // The peer has something to say, and its own dial gets no further.
     net.never_resolve(pool.id());
     let sending = tokio::spawn({

@@ -55,8 +55,10 @@ pub struct SessionInfo {
 
 /// The application's checks. Every default says yes.
 ///
-/// Each call is bounded by `hook_timeout`; one that is late or panics counts as a refusal. A hook
-/// may call the pool.
+/// Each call is bounded by `hook_timeout`, and the two checks of an inbound peer together by three
+/// quarters of `verdict_timeout`, since the peer waits no longer; one that is late or panics counts
+/// as a refusal. A hook may call the pool, but one that waits for a session to the very peer that it
+/// is asked about waits for itself, until it is late.
 pub trait Hooks: Send + Sync + 'static {
     /// Whether to read from an inbound connection at all, by its source address. Asked before any
     /// cryptography.

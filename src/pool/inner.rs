@@ -416,7 +416,7 @@ impl Inner {
                     None => {
                         self.registry.with(&dial.peer, |slot, _| slot.dial_ended(dial.attempt));
                         self.events.publish(|| PoolEvent::LimitHit { limit: Limit::Sessions });
-                        break Step::Drain(DrainRow::Cancelled);
+                        break Step::NoRoom;
                     }
                 },
                 step => break step,
@@ -444,11 +444,11 @@ impl Inner {
                     DrainRow::Cancelled if self.is_open() => CloseReason::Disconnected,
                     DrainRow::Cancelled => CloseReason::Drained,
                 };
-                dial.note_drained(session.clone());
-                self.start(&session, established, None);
-                self.retire_unheld(core, why);
+                self.drain_late(dial, core, established, why);
             }
-            Step::NeedsRoom => {}
+            Step::NeedsRoom | Step::NoRoom => {
+                self.drain_late(dial, core, established, CloseReason::Evicted);
+            }
         }
         if untold {
             drop(dial.take_room());
@@ -456,6 +456,19 @@ impl Inner {
         }
         dial.settled.notify_waiters();
         self.ended.notify_waiters();
+    }
+
+    /// A session that nobody is to have: the peer may have sent on it, so it is drained, not cut.
+    fn drain_late(
+        self: &Arc<Self>,
+        dial: &Dial,
+        core: Arc<LeaseCore>,
+        established: Established,
+        why: CloseReason,
+    ) {
+        dial.note_drained(core.session().clone());
+        self.start(core.session(), established, None);
+        self.retire_unheld(core, why);
     }
 
     /// What an installed session displaced: its waiters get the new one, its session retires.
@@ -604,7 +617,10 @@ impl Inner {
 enum Step {
     Adopt(AcceptRow, Displaced<Arc<Dial>, Held>),
     Drain(DrainRow),
+    /// To be asked again with room in hand.
     NeedsRoom,
+    /// It was superseded, its slot is vacant, and there is no room.
+    NoRoom,
 }
 
 /// The room that stands in the slot, for the session that takes it.

@@ -24,7 +24,7 @@ use crate::transport::{BoxedStream, Stream};
 /// How often a caller goes back to the slot when the session that it was given ended before it had
 /// its lease. Each round met a session or a dial that was live, so more than a few mean that the
 /// peer takes and drops sessions as fast as it can.
-const ROUNDS: u32 = 8;
+const ROUNDS: u32 = 3;
 
 /// How a dial would reach the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

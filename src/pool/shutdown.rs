@@ -96,19 +96,18 @@ impl Inner {
         let began = Instant::now();
         // Past what a clock can show is never.
         let until = began.checked_add(deadline).unwrap_or(began + FAR);
-        let taken = self.registry.with(peer, |slot, _| slot.disconnect());
-        let dial = match &taken.dial {
-            Some((dial, Phase::Committed)) => Some(dial.clone()),
-            _ => None,
-        };
+        let (taken, awaited) = self.registry.with(peer, |slot, _| {
+            let taken = slot.disconnect();
+            (taken, slot.superseded().cloned().collect::<Vec<_>>())
+        });
         // Before they are told: one that drains fast would be missed.
         let mut sessions = self.draining.of(peer);
         sessions.extend(taken.session.as_ref().map(|held| held.core.session().clone()));
         self.part_with(taken, DialError::Disconnected, CloseReason::Drained);
-        if let Some(dial) = dial {
+        for dial in awaited {
             // A committed dial may yet bring a session; it is drained when its verdict comes.
             let ended = dial.settled.notified();
-            if self.awaits_verdict(peer) {
+            if self.awaits_verdict(&dial) {
                 let _ = timeout_at(until, ended).await;
             }
             sessions.extend(dial.drained());
@@ -191,8 +190,10 @@ impl Inner {
         }
     }
 
-    /// Whether a committed dial to the peer, superseded or disconnected, awaits its verdict.
-    fn awaits_verdict(&self, peer: &PeerId) -> bool {
-        self.registry.read(peer, |slot| slot.superseded() > 0).unwrap_or(false)
+    /// Whether a committed dial that was superseded or disconnected awaits its verdict.
+    fn awaits_verdict(&self, dial: &Arc<Dial>) -> bool {
+        self.registry
+            .read(&dial.peer, |slot| slot.superseded().any(|other| Arc::ptr_eq(other, dial)))
+            .unwrap_or(false)
     }
 }

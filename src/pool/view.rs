@@ -3,12 +3,16 @@
 //! Owns the copying of live state into plain values, shard by shard; what must be asked of a session
 //! is asked when the shard's lock is gone.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
+use crate::pool::dial::Dial;
 use crate::pool::inner::Inner;
 use crate::pool::stats::Stats;
 use crate::proto::slot::View;
-use crate::snapshot::{DialSnapshot, LimitUse, Limits, SessionSnapshot, Snapshot};
+use crate::session::Session;
+use crate::snapshot::{DialPhase, DialSnapshot, LimitUse, Limits, SessionSnapshot, Snapshot};
 
 impl Inner {
     /// Everything at one moment, or nearly: each session and dial is consistent in itself.
@@ -16,23 +20,30 @@ impl Inner {
         let now = Instant::now();
         let mut sessions = Vec::new();
         let mut dials = Vec::new();
-        let slots = self.registry.collect(|_, slot| match slot.view() {
-            View::Ready { session, .. } => Some(Seen::Session(session.core.session().clone())),
-            View::Dialing { dial, waiters, .. } => Some(Seen::Dial(dial.clone(), waiters)),
-            View::Vacant => None,
+        let slots = self.registry.collect(|_, slot| {
+            let superseded = slot.superseded().cloned().collect();
+            let (session, dial) = match slot.view() {
+                View::Ready { session, .. } => (Some(session.core.session().clone()), None),
+                View::Dialing { dial, waiters, .. } => (None, Some((dial.clone(), waiters))),
+                View::Vacant => (None, None),
+            };
+            Some(Seen { session, dial, superseded })
         });
-        for seen in slots {
-            match seen {
-                Seen::Session(session) => sessions.push(session.picture(now)),
-                Seen::Dial(dial, waiters) => dials.push(DialSnapshot {
-                    peer: dial.peer,
-                    attempt: dial.attempt,
-                    phase: dial.phase(),
-                    age: now.saturating_duration_since(dial.began),
-                    addresses: dial.addresses(),
-                    waiters,
-                }),
-            }
+        for Seen { session, dial, superseded } in slots {
+            sessions.extend(session.map(|session| session.picture(now)));
+            let current = dial.map(|(dial, waiters)| {
+                let phase = dial.phase();
+                (dial, phase, waiters)
+            });
+            let awaited = superseded.into_iter().map(|dial| (dial, DialPhase::Superseded, 0));
+            dials.extend(awaited.chain(current).map(|(dial, phase, waiters)| DialSnapshot {
+                peer: dial.peer,
+                attempt: dial.attempt,
+                phase,
+                age: now.saturating_duration_since(dial.began),
+                addresses: dial.addresses(),
+                waiters,
+            }));
         }
         sessions.extend(self.draining.all().iter().map(|session| session.picture(now)));
         let stats = self.stats_with(&sessions);
@@ -90,7 +101,9 @@ impl Inner {
 }
 
 /// What a slot holds, copied under its lock.
-enum Seen {
-    Session(std::sync::Arc<crate::session::Session>),
-    Dial(std::sync::Arc<crate::pool::dial::Dial>, u32),
+struct Seen {
+    session: Option<Arc<Session>>,
+    /// With the number of its waiters.
+    dial: Option<(Arc<Dial>, u32)>,
+    superseded: Vec<Arc<Dial>>,
 }

@@ -209,9 +209,10 @@ struct Ready<S> {
     session: S,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Superseded {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Superseded<D> {
     attempt: AttemptId,
+    dial: D,
     /// The application disconnected the peer, or the pool drains: do not adopt a late accept.
     cancelled: bool,
 }
@@ -221,7 +222,7 @@ struct Superseded {
 pub(crate) struct Slot<D, S> {
     state: State<D, S>,
     /// Committed dials that lost the slot and await their verdicts; nearly always empty.
-    superseded: Vec<Superseded>,
+    superseded: Vec<Superseded<D>>,
 }
 
 impl<D, S> Default for Slot<D, S> {
@@ -263,9 +264,9 @@ impl<D: Clone, S> Slot<D, S> {
         }
     }
 
-    /// The number of superseded dials whose verdicts are awaited.
-    pub(crate) fn superseded(&self) -> usize {
-        self.superseded.len()
+    /// The superseded dials whose verdicts are awaited.
+    pub(crate) fn superseded(&self) -> impl ExactSizeIterator<Item = &D> {
+        self.superseded.iter().map(|s| &s.dial)
     }
 
     // ---- dials ---------------------------------------------------------------------------------
@@ -458,7 +459,11 @@ impl<D: Clone, S> Slot<D, S> {
             State::Vacant => Disconnected { dial: None, session: None },
             State::Dialing(d) => {
                 if d.phase == Phase::Committed {
-                    self.superseded.push(Superseded { attempt: d.attempt, cancelled: true });
+                    self.superseded.push(Superseded {
+                        attempt: d.attempt,
+                        dial: d.dial.clone(),
+                        cancelled: true,
+                    });
                 }
                 Disconnected { dial: Some((d.dial, d.phase)), session: None }
             }
@@ -488,7 +493,11 @@ impl<D: Clone, S> Slot<D, S> {
             }
             State::Dialing(d) => {
                 if d.phase == Phase::Committed {
-                    self.superseded.push(Superseded { attempt: d.attempt, cancelled: false });
+                    self.superseded.push(Superseded {
+                        attempt: d.attempt,
+                        dial: d.dial.clone(),
+                        cancelled: false,
+                    });
                 }
                 self.state = fresh(None);
                 Displaced { dial: Some((d.dial, d.phase)), session: None, conflict: false }
@@ -637,7 +646,7 @@ mod tests {
         assert_eq!(slot.accepted(attempt, &late), Acceptance::Adopt(AcceptRow::LateSupersedesDial));
         let displaced = slot.install_outbound(attempt, SessionId::next(), late, "adopted");
         assert_eq!(displaced.dial, Some(("second", Phase::Committed)));
-        assert_eq!(slot.superseded(), 1, "the second dial awaits its verdict in turn");
+        assert_eq!(slot.superseded().len(), 1, "the second dial awaits its verdict in turn");
     }
 
     #[test]
@@ -665,7 +674,7 @@ mod tests {
         assert_eq!(slot.accepted(attempt, &at), Acceptance::Adopt(AcceptRow::Current));
         let displaced = slot.install_outbound(attempt, SessionId::next(), at, "session");
         assert_eq!(displaced.dial, Some(("ours", Phase::Committed)));
-        assert_eq!(slot.superseded(), 0);
+        assert_eq!(slot.superseded().len(), 0);
         assert_eq!(slot.session(), Some(&"session"));
     }
 

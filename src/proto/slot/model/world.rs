@@ -298,7 +298,7 @@ impl World {
         if self.nodes.iter().any(|n| n.current().is_some()) {
             return Some(Violation::StuckDial);
         }
-        if self.nodes.iter().any(|n| n.slot.superseded() > 0) {
+        if self.nodes.iter().any(|n| n.slot.superseded().len() > 0) {
             return Some(Violation::StuckSuperseded);
         }
         match (a.slot.session(), b.slot.session()) {
