@@ -6,8 +6,6 @@
 #![expect(clippy::expect_used, reason = "a test whose set-up fails ends there")]
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,7 +13,8 @@ use bytes::Bytes;
 use crate::error::{GoodbyeReason, ProtocolError};
 use crate::proto::Role;
 use crate::proto::batch::{MessageSource, Sealed};
-use crate::proto::crypto::{self, Entropy, StaticKey, Suite, Transport};
+pub(crate) use crate::proto::crypto::testing::transports;
+use crate::proto::crypto::{Suite, Transport};
 use crate::proto::frame::{self, Split};
 use crate::proto::record::Verdict;
 use crate::proto::session::{CoreParams, Event, SessionCore};
@@ -24,50 +23,6 @@ impl MessageSource for VecDeque<Bytes> {
     fn next(&mut self) -> Option<Bytes> {
         self.pop_front()
     }
-}
-
-/// The same bytes in every run; keys that protect nothing.
-struct Counting(AtomicU64);
-
-impl Entropy for Counting {
-    fn fill(&self, dest: &mut [u8]) {
-        for byte in dest {
-            *byte = self.0.fetch_add(0x9d, Ordering::Relaxed) as u8;
-        }
-    }
-}
-
-/// The keys of one session, as its initiator and its responder hold them.
-pub(crate) fn transports(suite: Suite) -> (Transport, Transport) {
-    try_transports(suite).expect("a handshake with ourselves succeeds")
-}
-
-fn try_transports(suite: Suite) -> Result<(Transport, Transport), snow::Error> {
-    let keys = [1, 2].map(|secret| Arc::new(StaticKey::new([secret; 32])));
-    let builder = |key: &Arc<StaticKey>, seed: u64| {
-        let entropy: Arc<dyn Entropy> = Arc::new(Counting(AtomicU64::new(seed)));
-        snow::Builder::with_resolver(suite.params(), crypto::resolver(key, &entropy))
-    };
-    let mut initiator = builder(&keys[0], 3)
-        .local_private_key(keys[0].secret())?
-        .remote_public_key(keys[1].public())?
-        .build_initiator()?;
-    let mut responder =
-        builder(&keys[1], 4).local_private_key(keys[1].secret())?.build_responder()?;
-    let (mut message, mut payload) = ([0; 128], [0; 128]);
-    for from_initiator in [true, false, true] {
-        let (from, to) = if from_initiator {
-            (&mut initiator, &mut responder)
-        } else {
-            (&mut responder, &mut initiator)
-        };
-        let length = from.write_message(&[], &mut message)?;
-        to.read_message(&message[..length], &mut payload)?;
-    }
-    Ok((
-        Transport::new(initiator.into_transport_mode()?),
-        Transport::new(responder.into_transport_mode()?),
-    ))
 }
 
 /// Parameters that a test may change before it uses them.

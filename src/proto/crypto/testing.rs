@@ -1,9 +1,12 @@
 //! For tests and fuzzing: randomness that repeats, and both ends of a channel at once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
-use snow::Builder;
+use snow::params::{CipherChoice, DHChoice, HashChoice};
+use snow::resolvers::{BoxedCryptoResolver, CryptoResolver};
+use snow::types::{Cipher, Dh, Hash, Random};
+use snow::{Builder, Error};
 
 use super::{Entropy, KEY, StaticKey, Suite, Transport, resolver};
 
@@ -28,38 +31,98 @@ impl Entropy for TestEntropy {
     }
 }
 
-impl Transport {
-    /// Initiator and responder of one channel with fixed keys.
-    #[allow(clippy::unwrap_used, reason = "only in tests, and with fixed inputs")]
-    pub(crate) fn pair() -> (Self, Self) {
-        let entropy: Arc<dyn Entropy> = Arc::new(TestEntropy::new(1));
-        let keys = [[1; KEY], [2; KEY]].map(|secret| Arc::new(StaticKey::new(secret)));
-        let builder = |key| {
-            let params = Suite::default().params();
-            Builder::with_resolver(params, resolver(key, &entropy))
+/// The keys of one session, as its initiator and its responder hold them: the same in every run, and
+/// agreed on without curves, which would take most of a fuzzer's time.
+#[expect(clippy::expect_used, reason = "a handshake with ourselves cannot fail by its input")]
+pub(crate) fn transports(suite: Suite) -> (Transport, Transport) {
+    try_transports(suite).expect("a handshake with ourselves succeeds")
+}
+
+fn try_transports(suite: Suite) -> Result<(Transport, Transport), Error> {
+    let builder = |seed| {
+        static UNUSED: LazyLock<Arc<StaticKey>> =
+            LazyLock::new(|| Arc::new(StaticKey::new([1; KEY])));
+        let entropy: Arc<dyn Entropy> = Arc::new(TestEntropy::new(seed));
+        Builder::with_resolver(suite.params(), Box::new(Toy(resolver(&UNUSED, &entropy))))
+    };
+    let mut initiator = builder(3)
+        .local_private_key(&[1; KEY])?
+        .remote_public_key(&[2; KEY])?
+        .build_initiator()?;
+    let mut responder = builder(4).local_private_key(&[2; KEY])?.build_responder()?;
+    let (mut message, mut payload) = ([0; 128], [0; 128]);
+    for from_initiator in [true, false, true] {
+        let (from, to) = if from_initiator {
+            (&mut initiator, &mut responder)
+        } else {
+            (&mut responder, &mut initiator)
         };
-        let mut initiator = builder(&keys[0])
-            .local_private_key(keys[0].secret())
-            .unwrap()
-            .remote_public_key(keys[1].public())
-            .unwrap()
-            .build_initiator()
-            .unwrap();
-        let mut responder = builder(&keys[1])
-            .local_private_key(keys[1].secret())
-            .unwrap()
-            .build_responder()
-            .unwrap();
-        let (mut message, mut payload) = ([0; 128], [0; 128]);
-        for turn in 0..3 {
-            let (from, to) = match turn {
-                1 => (&mut responder, &mut initiator),
-                _ => (&mut initiator, &mut responder),
-            };
-            let length = from.write_message(&[], &mut message).unwrap();
-            to.read_message(&message[..length], &mut payload).unwrap();
+        let length = from.write_message(&[], &mut message)?;
+        to.read_message(&message[..length], &mut payload)?;
+    }
+    Ok((
+        Transport::new(initiator.into_transport_mode()?),
+        Transport::new(responder.into_transport_mode()?),
+    ))
+}
+
+/// This build's primitives, except for the key agreement.
+struct Toy(BoxedCryptoResolver);
+
+impl CryptoResolver for Toy {
+    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
+        self.0.resolve_rng()
+    }
+
+    fn resolve_dh(&self, _: &DHChoice) -> Option<Box<dyn Dh>> {
+        Some(Box::new(ToyDh([0; KEY])))
+    }
+
+    fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
+        self.0.resolve_hash(choice)
+    }
+
+    fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
+        self.0.resolve_cipher(choice)
+    }
+}
+
+/// A key agreement that protects nothing: the public key is the secret, the result their difference.
+struct ToyDh([u8; KEY]);
+
+impl Dh for ToyDh {
+    fn name(&self) -> &'static str {
+        "25519"
+    }
+
+    fn pub_len(&self) -> usize {
+        KEY
+    }
+
+    fn priv_len(&self) -> usize {
+        KEY
+    }
+
+    fn set(&mut self, privkey: &[u8]) {
+        self.0.copy_from_slice(privkey);
+    }
+
+    fn generate(&mut self, rng: &mut dyn Random) -> Result<(), Error> {
+        rng.try_fill_bytes(&mut self.0)
+    }
+
+    fn pubkey(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn privkey(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn dh(&self, pubkey: &[u8], out: &mut [u8]) -> Result<(), Error> {
+        for (out, (ours, theirs)) in out.iter_mut().zip(self.0.iter().zip(pubkey)) {
+            *out = ours ^ theirs;
         }
-        let [initiator, responder] = [initiator, responder].map(|side| side.into_transport_mode());
-        (Self::new(initiator.unwrap()), Self::new(responder.unwrap()))
+        Ok(())
     }
 }

@@ -72,10 +72,12 @@ fn sealing(error: Error) -> ProtocolError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::crypto::Suite;
+    use crate::proto::crypto::testing::transports;
 
     #[test]
     fn what_is_sealed_opens_once_and_in_order() {
-        let (mut a, mut b) = Transport::pair();
+        let (mut a, mut b) = transports(Suite::default());
         let (mut one, mut two) = ([0; 21], [0; 21]);
         assert_eq!(a.seal(b"first", &mut one), Ok(21));
         assert_eq!(a.seal(b"other", &mut two), Ok(21));
@@ -91,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_rekey_is_of_one_direction_and_keeps_the_nonce() {
-        let (mut a, mut b) = Transport::pair();
+        let (mut a, mut b) = transports(Suite::default());
         let mut sealed = [0; 17];
         let mut out = [0; 1];
         a.seal(b"x", &mut sealed).unwrap();
@@ -108,7 +110,7 @@ mod tests {
 
     #[test]
     fn lengths_are_checked() {
-        let (mut a, mut b) = Transport::pair();
+        let (mut a, mut b) = transports(Suite::default());
         assert_eq!(a.seal(b"x", &mut [0; 16]), Err(ProtocolError::Cipher));
         let mut large = vec![0; 65_536];
         let most = vec![7; 65_519];
@@ -125,7 +127,7 @@ mod tests {
 
     #[test]
     fn the_last_nonce_is_never_used() {
-        let (mut a, _) = Transport::pair();
+        let (mut a, _) = transports(Suite::default());
         a.0.set_receiving_nonce(u64::MAX);
         let error = a.open(&[0; 17], &mut [0; 1]);
         assert_eq!(error, Err(ProtocolError::NoncesExhausted));

@@ -1,0 +1,7 @@
+//! Arbitrary operations on both ends of a session, over a stream that is cut anywhere.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| noise_pool::fuzzing::session_pair(data));
