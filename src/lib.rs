@@ -86,9 +86,17 @@ mod config;
 #[doc(hidden)]
 pub mod fuzzing {
     //! Entry points of the fuzz targets, which live beside the code that they fuzz.
+    #[cfg(feature = "serde")]
+    pub use crate::config::fuzzing::{Format, config_parse};
+    pub use crate::identity::identity_parse;
+    pub use crate::pool::fuzzing::pool_ops;
     pub use crate::proto::fuzzing::*;
+    #[cfg(feature = "snapshot-codec")]
+    pub use crate::snapshot::fuzzing::snapshot_decode;
 }
 mod event;
+#[cfg(all(test, feature = "snapshot-codec"))]
+mod fuzz_corpus_tests;
 mod id;
 mod identity;
 mod pool;

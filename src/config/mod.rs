@@ -6,6 +6,8 @@
 
 mod environment;
 mod error;
+#[cfg(all(feature = "serde", any(test, fuzzing)))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod tests;
 #[cfg(feature = "serde")]

@@ -9,6 +9,8 @@ pub(crate) mod admission;
 pub(crate) mod builder;
 pub(crate) mod dial;
 pub(crate) mod draining;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub(crate) mod hooks;
 pub(crate) mod idle;
 pub(crate) mod inner;

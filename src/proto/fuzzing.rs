@@ -1,13 +1,21 @@
-//! Entry functions for fuzzing what a session reads.
+//! Entry functions for fuzzing what the bytes mean: here frames, records and the session; below, the
+//! handshake and the slot.
 //!
 //! Owns what must hold for any input, as assertions; a fuzz target calls one function and nothing
 //! else. The same functions run under `cargo test` with random and with committed inputs.
 
 #![expect(clippy::expect_used, reason = "a failed assertion is the finding")]
 
+mod handshake;
+pub(crate) mod input;
+mod slot;
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+
+pub use handshake::{handshake_initiator, handshake_responder};
+pub use slot::slot_model;
 
 use crate::error::{GoodbyeReason, ProtocolError};
 use crate::proto::Role;

@@ -6,6 +6,8 @@
 
 #[cfg(feature = "snapshot-codec")]
 mod codec;
+#[cfg(all(feature = "snapshot-codec", any(test, fuzzing)))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 #[cfg(feature = "snapshot-codec")]
 mod tests;

@@ -45,10 +45,8 @@ fn try_transports(suite: Suite) -> Result<(Transport, Transport), Error> {
         let entropy: Arc<dyn Entropy> = Arc::new(TestEntropy::new(seed));
         Builder::with_resolver(suite.params(), Box::new(Toy(resolver(&UNUSED, &entropy))))
     };
-    let mut initiator = builder(3)
-        .local_private_key(&[1; KEY])?
-        .remote_public_key(&[2; KEY])?
-        .build_initiator()?;
+    let mut initiator =
+        builder(3).local_private_key(&[1; KEY])?.remote_public_key(&[2; KEY])?.build_initiator()?;
     let mut responder = builder(4).local_private_key(&[2; KEY])?.build_responder()?;
     let (mut message, mut payload) = ([0; 128], [0; 128]);
     for from_initiator in [true, false, true] {
