@@ -242,6 +242,7 @@ fn write_fuzz_seeds() {
         write("identity_parse", &format!("at-{secret}"), format!("{peer}@[::1%3]:80").as_bytes());
     }
     write("identity_parse", "host", b"router.example:4567");
+    write("identity_parse", "port-0", b"a:0");
     let config = Config::default();
     write("config_parse", "default.toml", toml::to_string(&config).unwrap().as_bytes());
     write("config_parse", "default.json", serde_json::to_string(&config).unwrap().as_bytes());

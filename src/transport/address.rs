@@ -60,8 +60,9 @@ impl FromStr for Address {
         if host.contains(':') {
             return Err(AddressError::Ipv6);
         }
-        // `u16` would take a plus sign, and an address must have one text only.
-        let digits = port.bytes().all(|b| b.is_ascii_digit()) && !port.starts_with("00");
+        // `u16` would take a plus sign and leading zeros, and a host must have one text only.
+        let digits =
+            port.bytes().all(|b| b.is_ascii_digit()) && (port == "0" || !port.starts_with('0'));
         let port = match port.parse() {
             Ok(port) if digits => port,
             _ => return Err(AddressError::Port),
@@ -173,7 +174,7 @@ mod tests {
         let parse = |text: &str| text.parse::<Address>().unwrap_err();
         assert_eq!(parse("host"), AddressError::NoPort);
         assert_eq!(parse(""), AddressError::NoPort);
-        for port in ["", "65536", "-1", "+1", "http", "0080", " 80"] {
+        for port in ["", "65536", "-1", "+1", "http", "0080", "080", "00", " 80"] {
             assert_eq!(parse(&format!("host:{port}")), AddressError::Port, "{port}");
         }
         assert_eq!(parse(":80"), AddressError::NoHost);
