@@ -7,11 +7,13 @@
 #![expect(clippy::expect_used, reason = "a failed assertion is the finding")]
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::num::NonZeroU32;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -22,7 +24,7 @@ use tokio::time::{sleep, timeout};
 use crate::config::{Config, WallClock, WhenFull};
 use crate::error::CloseReason;
 use crate::event::{Events, PoolEvent};
-use crate::id::{Origin, PeerId};
+use crate::id::{Origin, PeerId, SessionId};
 use crate::identity::Identity;
 use crate::pool::hooks::{Candidate, Hooks, SessionInfo};
 use crate::pool::shutdown::{Disconnect, How};
@@ -31,7 +33,7 @@ use crate::pool::{Pool, Role};
 use crate::proto::crypto::testing::TestEntropy;
 use crate::proto::fuzzing::input::Input;
 use crate::proto::slot::View;
-use crate::session::{Inbox, Lease};
+use crate::session::{Inbox, Lease, Message};
 use crate::snapshot::{LimitUse, SessionReport, SessionState};
 use crate::sync::lock;
 use crate::transport::{Address, BoxFuture, BoxedStream, Connector, TargetData};
@@ -302,8 +304,9 @@ struct Shared {
     leases: Vec<(usize, Lease)>,
     /// Whether leases are dropped as soon as they are had.
     closing: bool,
-    /// Messages that were accepted: from which node, to whom.
-    accepted: HashMap<u64, (usize, PeerId)>,
+    /// Messages that were accepted: from which node, to whom, and whether at the moment at which they
+    /// got their number.
+    accepted: HashMap<u64, (usize, PeerId, bool)>,
     next_message: u64,
 }
 
@@ -316,6 +319,8 @@ struct World {
     sends: Vec<JoinHandle<()>>,
     /// What came in: by which node, from whom.
     received: HashMap<u64, (usize, PeerId)>,
+    /// The last message of each session that was accepted at once.
+    last: HashMap<SessionId, u64>,
     max_leases: Option<NonZeroU32>,
 }
 
@@ -369,8 +374,8 @@ impl World {
         };
         let nodes: Vec<Node> = (0..NODES).map(node).collect();
         *lock(&net.nodes) = nodes.iter().map(|node| node.pool.clone()).collect();
-        let (shared, calls, sends, received) = Default::default();
-        Self { net, nodes, shared, calls, sends, received, max_leases }
+        let (shared, calls, sends, received, last) = Default::default();
+        Self { net, nodes, shared, calls, sends, received, last, max_leases }
     }
 
     // ---- operations ----------------------------------------------------------------------------
@@ -416,7 +421,7 @@ impl World {
             5 => {
                 let length = usize::from(input.word()) % MOST_MESSAGE;
                 let target = self.target(to, input.byte());
-                let (number, message) = number(&self.shared, from, peer, length);
+                let (number, message) = number(&self.shared, from, peer, length, false);
                 self.sends.push(tokio::spawn(async move {
                     if pool.send(target, message).await.is_err() {
                         lock(&shared).accepted.remove(&number);
@@ -511,18 +516,21 @@ impl World {
     fn read(&mut self, node: usize, most: u8) {
         for _ in 0..most {
             let Some(message) = self.nodes[node].inbox.try_recv() else { return };
-            self.came(node, message.peer, message.body);
+            self.came(node, message);
         }
     }
 
-    /// A message came in: one that was sent, from who sent it, to who should have it, and once.
-    fn came(&mut self, node: usize, peer: PeerId, body: Bytes) {
-        let number = (&body[..8]).get_u64();
-        let shared = lock(&self.shared);
-        let (from, to) = shared.accepted[&number];
+    /// A message came in: one that was sent, from who sent it, to who should have it, once, and in
+    /// its session's order.
+    fn came(&mut self, node: usize, message: Message) {
+        let number = (&message.body[..8]).get_u64();
+        let (from, to, at_once) = lock(&self.shared).accepted[&number];
+        let peer = message.peer;
         assert_eq!((IDENTITIES[from].peer_id(), to), (peer, IDENTITIES[node].peer_id()));
-        drop(shared);
         assert!(self.received.insert(number, (node, peer)).is_none(), "delivered twice");
+        if at_once && let Some(last) = self.last.insert(message.session, number) {
+            assert!(last < number, "{last} came before {number}");
+        }
     }
 
     // ---- what must hold ------------------------------------------------------------------------
@@ -626,17 +634,19 @@ impl World {
 
     /// Runs `work` while all inboxes are read.
     async fn while_reading<T>(&mut self, work: impl Future<Output = T>) -> T {
-        tokio::pin!(work);
-        loop {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
             for node in 0..NODES {
-                self.read(node, u8::MAX);
+                // Polled anew each time: an inbox that has ended says so at once, and wakes nobody.
+                loop {
+                    let next = pin!(self.nodes[node].inbox.recv()).poll(cx);
+                    let Poll::Ready(Some(message)) = next else { break };
+                    self.came(node, message);
+                }
             }
-            // A flow that waits for an inbox waits no longer than this.
-            match timeout(Duration::from_millis(500), &mut work).await {
-                Ok(done) => return done,
-                Err(_) => continue,
-            }
-        }
+            work.as_mut().poll(cx)
+        })
+        .await
     }
 
     /// After the end: nothing is held, and the reports are true.
@@ -644,7 +654,7 @@ impl World {
         let mut totals = [SessionReport::default(); NODES];
         for node in 0..NODES {
             while let Some(message) = self.nodes[node].inbox.recv().await {
-                self.came(node, message.peer, message.body);
+                self.came(node, message);
             }
             let events = &mut self.nodes[node].events;
             let (mut opened, mut closed) = (0, 0);
@@ -685,7 +695,7 @@ impl World {
         }
         let shared = lock(&self.shared);
         for (node, total) in totals.iter().enumerate() {
-            let sent = shared.accepted.values().filter(|(from, _)| *from == node).count() as u64;
+            let sent = shared.accepted.values().filter(|(from, ..)| *from == node).count() as u64;
             assert_eq!(total.accepted, sent, "what was accepted is reported");
             let name = IDENTITIES[node].peer_id();
             let there = self.received.values().filter(|(_, from)| *from == name).count() as u64;
@@ -716,11 +726,17 @@ fn take(shared: &Mutex<Shared>, who: u8) -> Option<(usize, Lease)> {
 }
 
 /// A message with a number of its own, which counts as accepted.
-fn number(shared: &Mutex<Shared>, from: usize, to: PeerId, length: usize) -> (u64, Bytes) {
+fn number(
+    shared: &Mutex<Shared>,
+    from: usize,
+    to: PeerId,
+    length: usize,
+    at_once: bool,
+) -> (u64, Bytes) {
     let mut shared = lock(shared);
     let number = shared.next_message;
     shared.next_message += 1;
-    shared.accepted.insert(number, (from, to));
+    shared.accepted.insert(number, (from, to, at_once));
     let mut body = BytesMut::with_capacity(length.max(8));
     body.put_u64(number);
     body.resize(length.max(8), 0);
@@ -729,7 +745,7 @@ fn number(shared: &Mutex<Shared>, from: usize, to: PeerId, length: usize) -> (u6
 
 /// Offers a message to a lease's session.
 fn offer(shared: &Mutex<Shared>, from: usize, lease: &Lease, length: usize) {
-    let (number, message) = number(shared, from, lease.peer(), length);
+    let (number, message) = number(shared, from, lease.peer(), length, true);
     if lease.try_send(message).is_err() {
         lock(shared).accepted.remove(&number);
     }
