@@ -3,6 +3,8 @@
 //! `cargo test -- --ignored write_fuzz_seeds` writes them again, from real handshakes, sessions, keys,
 //! configurations and snapshots. What fuzzing added beside them is kept.
 
+#![expect(clippy::unwrap_used, reason = "a test whose set-up fails ends there")]
+
 use std::cell::Cell;
 use std::fs;
 use std::path::PathBuf;

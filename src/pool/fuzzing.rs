@@ -195,8 +195,7 @@ async fn pump(
 ) {
     let mut passed = 0;
     let mut piece = vec![0; usize::from(plan.piece).min(1 << 12)];
-    loop {
-        let Ok(length @ 1..) = from.read(&mut piece).await else { break };
+    while let Ok(length @ 1..) = from.read(&mut piece).await {
         if !plan.delay.is_zero() {
             sleep(plan.delay).await;
         }
@@ -652,7 +651,7 @@ impl World {
     /// After the end: nothing is held, and the reports are true.
     async fn account(&mut self) {
         let mut totals = [SessionReport::default(); NODES];
-        for node in 0..NODES {
+        for (node, total) in totals.iter_mut().enumerate() {
             while let Some(message) = self.nodes[node].inbox.recv().await {
                 self.came(node, message);
             }
@@ -668,7 +667,7 @@ impl World {
                             report.accepted,
                             report.delivered + report.unknown + report.expired
                         );
-                        totals[node] += report;
+                        *total += report;
                     }
                     _ => {}
                 }
@@ -691,7 +690,7 @@ impl World {
                 assert_eq!(used.held, 0, "{limits:?}");
             }
             let came = self.received.values().filter(|(to, _)| *to == node).count();
-            assert_eq!(totals[node].received, came as u64);
+            assert_eq!(total.received, came as u64);
         }
         let shared = lock(&self.shared);
         for (node, total) in totals.iter().enumerate() {
