@@ -566,7 +566,7 @@ impl World {
             let entries = inner.registry.len();
             let others = inner.registry.collect(|_, slot| {
                 let awaits = matches!(slot.view(), View::Vacant);
-                assert!(!awaits || slot.superseded() > 0, "an entry that holds nothing");
+                assert!(!awaits || slot.superseded().len() > 0, "an entry that holds nothing");
                 (awaits || matches!(slot.view(), View::Dialing { .. })).then_some(awaits)
             });
             let dials = others.iter().filter(|awaits| !**awaits).count();

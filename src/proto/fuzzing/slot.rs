@@ -334,7 +334,7 @@ impl Account {
     fn compare(&self) {
         let awaited = |dial: &&Dial| matches!(dial.stand, Stand::Superseded { .. });
         let superseded = self.dials.iter().filter(awaited).count();
-        assert_eq!(self.slot.superseded(), superseded, "a committed dial is never forgotten");
+        assert_eq!(self.slot.superseded().len(), superseded, "a committed dial is never forgotten");
         let current = self.current();
         assert!(current.is_none() || self.held.is_none(), "a dial beside a session");
         let vacant = current.is_none() && self.held.is_none() && superseded == 0;
