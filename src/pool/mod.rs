@@ -14,6 +14,7 @@ pub(crate) mod fuzzing;
 pub(crate) mod hooks;
 pub(crate) mod idle;
 pub(crate) mod inner;
+pub(crate) mod install;
 pub(crate) mod keep;
 pub(crate) mod latch;
 pub(crate) mod obtain;
