@@ -65,6 +65,23 @@ enum Offer {
     Refused(Bytes, SendErrorKind),
 }
 
+impl Offer {
+    /// What the caller gets, when the lock is gone; wakes the driver if it has to.
+    #[inline]
+    fn answer(self, control: &Control) -> Result<(), (Bytes, SendErrorKind)> {
+        match self {
+            Self::Accepted { wake } => {
+                if wake {
+                    control.wake();
+                }
+                Ok(())
+            }
+            Self::NoRoom(body) => Err((body, SendErrorKind::Full)),
+            Self::Refused(body, kind) => Err((body, kind)),
+        }
+    }
+}
+
 /// A session's queue; see the module.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -138,15 +155,7 @@ impl Queue {
                 self.offer(&mut state, budget, body, deadline)
             }
         };
-        match offer {
-            Offer::Accepted { wake: false } => Ok(()),
-            Offer::Accepted { wake: true } => {
-                control.wake();
-                Ok(())
-            }
-            Offer::NoRoom(body) => Err((body, SendErrorKind::Full)),
-            Offer::Refused(body, kind) => Err((body, kind)),
-        }
+        offer.answer(control)
     }
 
     /// Accepts the message as soon as there is room, first come first served.
@@ -184,14 +193,8 @@ impl Queue {
                 (offer, fits)
             };
             match offer {
-                Offer::Accepted { wake: needed } => {
-                    if needed {
-                        control.wake();
-                    }
-                    return Ok(());
-                }
-                Offer::Refused(body, kind) => return Err((body, kind)),
                 Offer::NoRoom(back) => body = back,
+                decided => return decided.answer(control),
             }
             if wait_for_budget {
                 return self.push_as_head(control, budget, body, deadline).await;
@@ -217,14 +220,8 @@ impl Queue {
             // Only what changes with the session's own room is tried here.
             let offer = self.offer_own(&mut self.lock(), body, deadline);
             match offer {
-                Offer::Accepted { wake: needed } => {
-                    if needed {
-                        control.wake();
-                    }
-                    return Ok(());
-                }
-                Offer::Refused(body, kind) => return Err((body, kind)),
                 Offer::NoRoom(back) => body = back,
+                decided => return decided.answer(control),
             }
             tokio::select! {
                 biased;
@@ -242,16 +239,7 @@ impl Queue {
                             (None, Err(_)) => Offer::Refused(body, SendErrorKind::Full),
                         }
                     };
-                    return match offer {
-                        Offer::Accepted { wake: needed } => {
-                            if needed {
-                                control.wake();
-                            }
-                            Ok(())
-                        }
-                        Offer::NoRoom(body) => Err((body, SendErrorKind::Full)),
-                        Offer::Refused(body, kind) => Err((body, kind)),
-                    };
+                    return offer.answer(control);
                 }
             }
         }

@@ -7,44 +7,23 @@ use aws_lc_rs::aead::{
 };
 use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey, X25519 as CURVE};
 use snow::Error;
-use snow::params::{CipherChoice, DHChoice, HashChoice};
-use snow::resolvers::CryptoResolver;
-use snow::types::{Cipher, Dh, Hash, Random};
+use snow::params::CipherChoice;
+use snow::types::{Cipher, Dh, Random};
 use zeroize::Zeroizing;
 
-use super::{Draw, Entropy, KEY, StaticKey, TAG};
+use super::{KEY, Primitives, StaticKey, TAG};
 
-pub(super) struct FastResolver {
-    pub(super) local: Arc<StaticKey>,
-    pub(super) entropy: Arc<dyn Entropy>,
-}
-
-impl CryptoResolver for FastResolver {
-    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        Some(Box::new(Draw(Arc::clone(&self.entropy))))
-    }
-
-    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
-        match choice {
-            DHChoice::Curve25519 => {
-                Some(Box::new(X25519 { local: Arc::clone(&self.local), key: Key::Unset }))
-            }
-            _ => None,
-        }
-    }
-
-    fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
-        super::resolve_hash(choice)
-    }
-
-    fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
+/// By aws-lc.
+pub(super) const PRIMITIVES: Primitives = Primitives {
+    x25519: |local| Box::new(X25519 { local, key: Key::Unset }),
+    cipher: |choice| {
         let kind = match choice {
             CipherChoice::ChaChaPoly => Kind::ChaChaPoly,
             CipherChoice::AESGCM => Kind::AesGcm,
         };
         Some(Box::new(Aead { kind, key: None }))
-    }
-}
+    },
+};
 
 /// `secret` as aws-lc holds it (and wipes it when it frees it).
 pub(super) fn private_key(secret: &[u8]) -> Option<PrivateKey> {

@@ -19,17 +19,18 @@ mod vectors;
 
 use std::sync::Arc;
 
+use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::{BoxedCryptoResolver, CryptoResolver, DefaultResolver};
-use snow::types::{Hash, Random};
+use snow::types::{Cipher, Dh, Hash, Random};
 
 pub(crate) use key::StaticKey;
 pub use suite::{Suite, UnknownSuite};
 pub(crate) use transport::Transport;
 
 #[cfg(feature = "fast-crypto")]
-use fast::FastResolver as Resolver;
+use fast::PRIMITIVES;
 #[cfg(not(feature = "fast-crypto"))]
-use pure::PureResolver as Resolver;
+use pure::PRIMITIVES;
 
 /// Bytes of an X25519 key, of a cipher key and of a handshake hash.
 pub(crate) const KEY: usize = 32;
@@ -51,7 +52,48 @@ pub trait Entropy: Send + Sync + 'static {
 
 /// The resolver of this build, for a handshake with `local` as the static key.
 pub(crate) fn resolver(local: &Arc<StaticKey>, entropy: &Arc<dyn Entropy>) -> BoxedCryptoResolver {
-    Box::new(Resolver { local: Arc::clone(local), entropy: Arc::clone(entropy) })
+    Box::new(Resolver {
+        local: Arc::clone(local),
+        entropy: Arc::clone(entropy),
+        primitives: PRIMITIVES,
+    })
+}
+
+/// One implementation of the primitives that cost time. The hash functions come from snow in both:
+/// they are 2 % of a handshake.
+#[derive(Clone, Copy)]
+struct Primitives {
+    /// A key pair for snow, which may be the static one that is given.
+    x25519: fn(Arc<StaticKey>) -> Box<dyn Dh>,
+    cipher: fn(&CipherChoice) -> Option<Box<dyn Cipher>>,
+}
+
+/// Where snow gets its primitives.
+struct Resolver {
+    local: Arc<StaticKey>,
+    entropy: Arc<dyn Entropy>,
+    primitives: Primitives,
+}
+
+impl CryptoResolver for Resolver {
+    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
+        Some(Box::new(Draw(Arc::clone(&self.entropy))))
+    }
+
+    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
+        match choice {
+            DHChoice::Curve25519 => Some((self.primitives.x25519)(Arc::clone(&self.local))),
+            _ => None,
+        }
+    }
+
+    fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
+        DefaultResolver.resolve_hash(choice)
+    }
+
+    fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
+        (self.primitives.cipher)(choice)
+    }
 }
 
 /// snow's view of an [`Entropy`].
@@ -64,16 +106,10 @@ impl Random for Draw {
     }
 }
 
-/// The hash functions come from snow in both implementations: they are 2 % of a handshake.
-fn resolve_hash(choice: &snow::params::HashChoice) -> Option<Box<dyn Hash>> {
-    DefaultResolver.resolve_hash(choice)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::testing::TestEntropy;
     use super::*;
-    use snow::params::DHChoice;
 
     /// Makes resolvers of one implementation.
     type Make = Box<dyn Fn() -> BoxedCryptoResolver>;
@@ -82,25 +118,18 @@ pub(crate) mod tests {
     pub(crate) fn resolvers(secret: [u8; KEY]) -> Vec<(&'static str, Make)> {
         let local = Arc::new(StaticKey::new(secret));
         let entropy: Arc<dyn Entropy> = Arc::new(TestEntropy::new(7));
-        let mut all: Vec<(&'static str, Make)> = Vec::new();
-        let (l, e) = (Arc::clone(&local), Arc::clone(&entropy));
-        all.push((
-            "pure",
+        let make = |primitives| -> Make {
+            let (local, entropy) = (Arc::clone(&local), Arc::clone(&entropy));
             Box::new(move || {
-                Box::new(pure::PureResolver { local: Arc::clone(&l), entropy: Arc::clone(&e) })
-            }),
-        ));
-        #[cfg(feature = "fast-crypto")]
-        all.push((
-            "fast",
-            Box::new(move || {
-                Box::new(fast::FastResolver {
-                    local: Arc::clone(&local),
-                    entropy: Arc::clone(&entropy),
-                })
-            }),
-        ));
-        all
+                let (local, entropy) = (Arc::clone(&local), Arc::clone(&entropy));
+                Box::new(Resolver { local, entropy, primitives })
+            })
+        };
+        vec![
+            ("pure", make(pure::PRIMITIVES)),
+            #[cfg(feature = "fast-crypto")]
+            ("fast", make(fast::PRIMITIVES)),
+        ]
     }
 
     /// The canonical X25519 inputs of low order, little-endian: 0, 1, the two of order 8, p - 1.

@@ -3,41 +3,18 @@
 use std::sync::Arc;
 
 use snow::Error;
-use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
-use snow::types::{Cipher, Dh, Hash, Random};
+use snow::types::{Dh, Random};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
-use super::{Draw, Entropy, KEY, StaticKey};
+use super::{KEY, Primitives, StaticKey};
 
-pub(super) struct PureResolver {
-    pub(super) local: Arc<StaticKey>,
-    pub(super) entropy: Arc<dyn Entropy>,
-}
-
-impl CryptoResolver for PureResolver {
-    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        Some(Box::new(Draw(Arc::clone(&self.entropy))))
-    }
-
-    fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
-        match choice {
-            DHChoice::Curve25519 => {
-                Some(Box::new(X25519 { local: Arc::clone(&self.local), key: Key::Unset }))
-            }
-            _ => None,
-        }
-    }
-
-    fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
-        super::resolve_hash(choice)
-    }
-
-    fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
-        DefaultResolver.resolve_cipher(choice)
-    }
-}
+/// By x25519-dalek and snow.
+pub(super) const PRIMITIVES: Primitives = Primitives {
+    x25519: |local| Box::new(X25519 { local, key: Key::Unset }),
+    cipher: |choice| DefaultResolver.resolve_cipher(choice),
+};
 
 /// A key pair for snow, which may be our static one.
 struct X25519 {
