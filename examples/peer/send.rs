@@ -4,6 +4,7 @@
 //! when a session ends: so the account is complete after the drain, and not before.
 
 use std::io::{self, BufRead};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use bytes::Bytes;
@@ -21,6 +22,9 @@ const READ_AHEAD: usize = 64;
 pub(crate) struct SendLines {
     /// To whom and where: <peer>@<addr>
     target: PeerAddress,
+    /// Also accept sessions here, so that the peer can dial back; prints <peer>@<addr> first
+    #[arg(long)]
+    addr: Option<SocketAddr>,
     #[command(flatten)]
     node: Node,
 }
@@ -29,6 +33,10 @@ impl SendLines {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         let (pool, mut inbox) = self.node.open()?;
         let mut events = pool.subscribe();
+        if let Some(addr) = self.addr {
+            let address = pool.listen(addr).await?;
+            print_line(&format!("{}@{address}", pool.id()))?;
+        }
         let mut sent = 0;
         // Dropping the work half-way is safe: a message was accepted, or it was not.
         let outcome = tokio::select! {
