@@ -295,6 +295,15 @@ async fn a_restarted_listener_that_dials_supersedes_the_session_that_died_with_i
     sender.type_line("after").await;
     assert_eq!(listener.line().await, bob.says("after"));
     assert!(restarted.elapsed() < SOON, "{:?}", restarted.elapsed());
+
+    // Nobody can say any more whether the first line was received; all others were.
+    drop(network);
+    let ended = sender.end().await;
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.err.contains("2 sent, 1 delivered"), "{}", ended.err);
+    let ended = listener.end().await;
+    assert_eq!(ended.code, Some(0));
+    assert!(ended.err.contains("1 sent, 1 delivered"), "{}", ended.err);
 }
 
 #[tokio::test]
