@@ -387,20 +387,28 @@ async fn an_overlay_counts_what_a_kill_lost_apart() {
     assert_eq!(number("messages_duplicated"), 0);
 }
 
-#[tokio::test]
-async fn an_interrupted_overlay_ends_in_order_and_reports() {
-    let keys = Keys::new();
-    let file = keys.path("pool.snapshot");
-    let run = overlay(&["--messages", "100000000", "--restarts", "0", "--snapshot", &file]);
+/// An overlay that goes on until it is told otherwise, and has saved a snapshot with traffic in it.
+async fn endless_overlay(file: &str) -> Program {
+    let run = overlay(&["--messages", "100000000", "--restarts", "0", "--snapshot", file]);
     let under_way = async {
         // Its first snapshot is of an idle pool, the next are of one with traffic.
-        while !fs::read(&file)
+        while !fs::read(file)
             .is_ok_and(|bytes| Snapshot::decode(&bytes).unwrap().stats.messages_in > 0)
         {
             sleep(Duration::from_millis(20)).await;
         }
     };
     timeout(PATIENCE, under_way).await.expect("the overlay saves snapshots");
+    run
+}
+
+#[tokio::test]
+async fn an_interrupted_overlay_ends_in_order_and_reports() {
+    let keys = Keys::new();
+    let mut run = endless_overlay(&keys.path("pool.snapshot")).await;
+    // That it stood still for a moment makes no difference.
+    run.stop().await;
+    run.signal(Signal::CONT);
     run.signal(Signal::INT);
     let ended = run.end().await;
     assert_eq!((ended.code, ended.err.as_str()), (Some(130), ""), "{}", ended.out);
@@ -408,6 +416,18 @@ async fn an_interrupted_overlay_ends_in_order_and_reports() {
     assert_eq!((&report["ok"], &report["interrupted"]), (&true.into(), &true.into()));
     assert_eq!(report["messages_sent"], report["messages_delivered"]);
     assert!(report["messages_sent"].as_u64().unwrap() > 0);
+}
+
+#[tokio::test]
+async fn a_killed_overlay_leaves_a_whole_snapshot() {
+    let keys = Keys::new();
+    let file = keys.path("pool.snapshot");
+    endless_overlay(&file).await.kill().await;
+    let shown = Program::start("inspect", [&file]).end().await;
+    assert_eq!((shown.code, shown.err.as_str()), (Some(0), ""));
+    let saved = Snapshot::decode(&fs::read(&file).unwrap()).unwrap();
+    let sessions = format!("Sessions ({})", saved.sessions.len());
+    assert!(shown.out.contains(&sessions), "{}", shown.out);
 }
 
 #[tokio::test]
