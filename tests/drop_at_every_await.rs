@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use noise_pool::{
-    Address, BoxFuture, BoxedStream, Config, Connector, Disconnect, Events, ExclusiveLease,
-    Identity, Inbox, Lease, LimitUse, Message, PeerId, Pool, PoolEvent, Role, SendErrorKind,
-    SendOptions, TargetData,
+    Address, BoxFuture, BoxedStream, Config, Connector, DialPhase, Disconnect, Events,
+    ExclusiveLease, Identity, Inbox, Lease, LimitUse, Message, PeerId, Pool, PoolEvent, Role,
+    SendErrorKind, SendOptions, TargetData,
 };
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 use tokio::time::Instant;
@@ -277,7 +277,7 @@ impl World {
         (self.a, self.a_inbox) = Self::pool(&self.wire, identity(1));
     }
 
-    /// A fresh call, a message and its way back, and all leases at once. What came to B before it.
+    /// A fresh call, messages and their way back, and all leases at once. What came to B before it.
     async fn works(&mut self) -> Vec<Bytes> {
         let fresh = Bytes::from_static(b"fresh");
         let lease = soon("a fresh lease", self.a.get_or_dial(self.b.id())).await.unwrap();
@@ -286,6 +286,10 @@ impl World {
         })
         .await;
         sent.unwrap();
+        // No caller that has gone still stands in the line for room.
+        soon("a flush", lease.flush()).await.unwrap();
+        lease.try_send(fresh.clone()).unwrap();
+        assert_eq!(soon("no wait", read_up_to(&mut self.b_inbox, &fresh)).await, [] as [Bytes; 0]);
         let back = self.b.get(&self.a.id()).expect("the other end of the session");
         back.send(fresh.clone()).await.unwrap();
         drop(back);
@@ -491,7 +495,12 @@ fn full_for_now(world: &mut World) -> Step<'_> {
     })
 }
 
-fn fine(_: &mut World, _: bool) -> Step<'_> {
+/// Nobody waits in A at the very moment of the drop: a dial is gone with its caller, unless the peer
+/// may have accepted it already.
+fn nobody_waits(world: &mut World, _: bool) -> Step<'_> {
+    let dials = world.a.snapshot().dials;
+    let committed = |phase| matches!(phase, DialPhase::Committed | DialPhase::Superseded);
+    assert!(dials.iter().all(|dial| dial.waiters == 0 && committed(dial.phase)), "{dials:?}");
     Box::pin(async {})
 }
 
@@ -546,7 +555,7 @@ const CASES: &[Case] = &[
         name: "Pool::get_or_dial",
         before: nothing,
         future: |world| Box::pin(async { drop(world.a.get_or_dial(world.b.id()).await.unwrap()) }),
-        after: fine,
+        after: nobody_waits,
         steps: 200,
     },
     Case {
@@ -559,7 +568,7 @@ const CASES: &[Case] = &[
                 drop(world.a.get_or_dial_with(world.b.id(), open).await.unwrap());
             })
         },
-        after: fine,
+        after: nobody_waits,
         steps: 200,
     },
     Case {
@@ -568,7 +577,7 @@ const CASES: &[Case] = &[
         future: |world| {
             Box::pin(async { drop(world.a.get_exclusive(world.b.id()).await.unwrap()) })
         },
-        after: fine,
+        after: nobody_waits,
         steps: 200,
     },
     Case {
@@ -583,7 +592,7 @@ const CASES: &[Case] = &[
                 drop(world.a.adopt(near, Role::Initiator { peer }).await.unwrap());
             })
         },
-        after: fine,
+        after: nobody_waits,
         steps: 200,
     },
     Case {
@@ -597,7 +606,7 @@ const CASES: &[Case] = &[
                 drop(world.a.adopt(near, Role::Responder).await.unwrap());
             })
         },
-        after: fine,
+        after: nobody_waits,
         steps: 200,
     },
     Case {
@@ -610,7 +619,7 @@ const CASES: &[Case] = &[
                 world.accepted.push(message);
             })
         },
-        after: fine,
+        after: nobody_waits,
         steps: 200,
     },
     Case {
@@ -634,7 +643,7 @@ const CASES: &[Case] = &[
                 assert_eq!(report.messages.delivered, 1);
             })
         },
-        after: fine,
+        after: nobody_waits,
         steps: 100,
     },
     Case {
@@ -654,7 +663,7 @@ const CASES: &[Case] = &[
                 world.accepted.push(message);
             })
         },
-        after: fine,
+        after: nobody_waits,
         steps: 2,
     },
     Case {
@@ -669,21 +678,21 @@ const CASES: &[Case] = &[
                 assert_eq!(sending.await.unwrap_err().kind, SendErrorKind::Expired);
             })
         },
-        after: fine,
+        after: nobody_waits,
         steps: 20,
     },
     Case {
         name: "Lease::flush",
         before: full_for_now,
         future: |world| Box::pin(async { world.lease.as_ref().unwrap().flush().await.unwrap() }),
-        after: fine,
+        after: nobody_waits,
         steps: 100,
     },
     Case {
         name: "Lease::ping",
         before: connected,
         future: |world| Box::pin(async { _ = world.lease.as_ref().unwrap().ping().await.unwrap() }),
-        after: fine,
+        after: nobody_waits,
         steps: 50,
     },
     Case {
@@ -710,7 +719,7 @@ const CASES: &[Case] = &[
                 }
             })
         },
-        after: fine,
+        after: nobody_waits,
         steps: 100,
     },
     Case {
@@ -723,7 +732,7 @@ const CASES: &[Case] = &[
                 }
             })
         },
-        after: fine,
+        after: nobody_waits,
         steps: 100,
     },
     Case {
@@ -738,7 +747,7 @@ const CASES: &[Case] = &[
                 }
             })
         },
-        after: fine,
+        after: nobody_waits,
         steps: 100,
     },
     Case {
