@@ -581,6 +581,22 @@ const CASES: &[Case] = &[
         steps: 200,
     },
     Case {
+        name: "Pool::get_exclusive behind a lease",
+        before: |world| {
+            Box::pin(async {
+                world.connect().await;
+                assert_eq!(world.offer(), Ok(()));
+                let lease = world.lease.take().unwrap();
+                beside(async move { lease.flush().await.unwrap() });
+            })
+        },
+        future: |world| {
+            Box::pin(async { drop(world.a.get_exclusive(world.b.id()).await.unwrap()) })
+        },
+        after: nobody_waits,
+        steps: 50,
+    },
+    Case {
         name: "Pool::adopt as initiator",
         before: nothing,
         future: |world| {
@@ -796,6 +812,7 @@ every_await! {
     get_or_dial: "Pool::get_or_dial";
     get_or_dial_with: "Pool::get_or_dial_with";
     get_exclusive: "Pool::get_exclusive";
+    get_exclusive_behind_a_lease: "Pool::get_exclusive behind a lease";
     adopt_as_initiator: "Pool::adopt as initiator";
     adopt_as_responder: "Pool::adopt as responder";
     send: "Pool::send";
