@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use noise_pool::{
-    Address, BoxFuture, BoxedStream, Config, Connector, DialPhase, Disconnect, Events,
+    Address, BoxFuture, BoxedStream, Config, Connector, DialError, DialPhase, Disconnect, Events,
     ExclusiveLease, Identity, Inbox, Lease, LimitUse, Message, PeerId, Pool, PoolEvent, Role,
-    SendErrorKind, SendOptions, TargetData,
+    SendErrorKind, SendOptions, Target, TargetData,
 };
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 use tokio::time::Instant;
@@ -128,6 +128,9 @@ impl AsyncWrite for ByByte {
     }
 }
 
+/// Connecting to this identity never ends.
+const SILENT: u8 = 3;
+
 /// Leads to the pools of one world.
 struct Network(Arc<Wire>);
 
@@ -156,7 +159,12 @@ impl Connector for Network {
         to: &'a Address,
         _: Option<&'a TargetData>,
     ) -> BoxFuture<'a, io::Result<BoxedStream>> {
-        Box::pin(async { Self::open(&self.0, to) })
+        Box::pin(async {
+            if *to == address(identity(SILENT).peer_id(), 1) {
+                return std::future::pending().await;
+            }
+            Self::open(&self.0, to)
+        })
     }
 }
 
@@ -181,6 +189,8 @@ struct World {
     to_a: Vec<Bytes>,
     /// A was closed, and what it had accepted may be lost.
     cut: bool,
+    /// Tasks before the future began.
+    tasks: usize,
     next: u8,
 }
 
@@ -222,6 +232,7 @@ impl World {
             accepted: Vec::new(),
             to_a: Vec::new(),
             cut: false,
+            tasks: 0,
             next: 0,
         }
     }
@@ -539,6 +550,16 @@ fn closed(world: &mut World, _: bool) -> Step<'_> {
     })
 }
 
+/// A dial that nobody waits for stops at once, however long its peer is silent.
+fn stops_at_once(world: &mut World, _: bool) -> Step<'_> {
+    Box::pin(async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let picture = world.a.snapshot();
+        assert_eq!((picture.dials.len(), picture.limits.dials.held), (0, 0));
+        assert_eq!(alive_tasks(), world.tasks);
+    })
+}
+
 const CASES: &[Case] = &[
     Case {
         name: "Pool::listen",
@@ -557,6 +578,19 @@ const CASES: &[Case] = &[
         future: |world| Box::pin(async { drop(world.a.get_or_dial(world.b.id()).await.unwrap()) }),
         after: nobody_waits,
         steps: 200,
+    },
+    Case {
+        name: "Pool::get_or_dial of a silent peer",
+        before: |world| Box::pin(async { world.tasks = alive_tasks() }),
+        future: |world| {
+            Box::pin(async {
+                let target = Target::new(identity(SILENT).peer_id());
+                let call = world.a.get_or_dial(target.timeout(Duration::from_millis(20))).await;
+                assert!(matches!(call, Err(DialError::Deadline)));
+            })
+        },
+        after: stops_at_once,
+        steps: 20,
     },
     Case {
         name: "Pool::get_or_dial_with",
@@ -810,6 +844,7 @@ macro_rules! every_await {
 every_await! {
     listen: "Pool::listen";
     get_or_dial: "Pool::get_or_dial";
+    get_or_dial_of_a_silent_peer: "Pool::get_or_dial of a silent peer";
     get_or_dial_with: "Pool::get_or_dial_with";
     get_exclusive: "Pool::get_exclusive";
     get_exclusive_behind_a_lease: "Pool::get_exclusive behind a lease";
