@@ -87,10 +87,9 @@ impl AsyncRead for ByByte {
         let before = buf.filled().len();
         let polled = if self.is_by_byte() {
             let mut byte = [0];
-            let mut one = ReadBuf::new(&mut byte);
-            let most = buf.remaining().min(1);
+            let mut one = ReadBuf::new(&mut byte[..buf.remaining().min(1)]);
             let polled = Pin::new(&mut self.inner).poll_read(cx, &mut one);
-            buf.put_slice(&one.filled()[..most.min(one.filled().len())]);
+            buf.put_slice(one.filled());
             polled
         } else {
             Pin::new(&mut self.inner).poll_read(cx, buf)
@@ -478,7 +477,7 @@ fn sent(world: &mut World) -> Step<'_> {
     })
 }
 
-/// What B does beside the future, from its first step on.
+/// What goes on beside the future, from its first step on.
 fn beside(work: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(work);
 }
