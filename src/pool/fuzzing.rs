@@ -34,7 +34,7 @@ use crate::proto::crypto::testing::TestEntropy;
 use crate::proto::fuzzing::input::Input;
 use crate::proto::slot::View;
 use crate::session::{Inbox, Lease, Message};
-use crate::snapshot::{LimitUse, SessionReport, SessionState};
+use crate::snapshot::{DialPhase, LimitUse, SessionReport, SessionState};
 use crate::sync::lock;
 use crate::transport::{Address, BoxFuture, BoxedStream, Connector, TargetData};
 
