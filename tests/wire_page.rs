@@ -84,6 +84,8 @@ async fn converse(
         }
     }
 
+    assert_eq!(pool.snapshot().sessions[0].rekeys, 3, "the peer's count as well");
+
     // The end, in order.
     raw.say(&raw::record(raw::DRAIN, b"")).await;
     let mut said = Vec::new();

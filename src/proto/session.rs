@@ -244,7 +244,7 @@ impl SessionCore {
         self.sent
     }
 
-    /// How often we rekeyed what we send.
+    /// How often keys changed, both directions together.
     pub(crate) fn rekeys(&self) -> u64 {
         self.rekeys
     }

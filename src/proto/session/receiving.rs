@@ -113,7 +113,10 @@ impl SessionCore {
                 self.check_fragment(remaining, part.len())?;
             }
             (Phase::Open, Record::Ping(nonce)) => self.check_ping(nonce, now)?,
-            (Phase::Open, Record::Rekey) => self.transport.rekey_incoming(),
+            (Phase::Open, Record::Rekey) => {
+                self.transport.rekey_incoming();
+                self.rekeys += 1;
+            }
             (Phase::Open, Record::Drain) => {
                 if self.missing > 0 {
                     return Err(ProtocolError::FragmentOrder);

@@ -124,6 +124,7 @@ impl Driver {
     /// Hands messages over until there are none, or no room.
     fn hand_over(&mut self, now: Instant) {
         let received = self.core.received();
+        self.session.meters.rekeys(self.core.rekeys());
         loop {
             if !self.pending.is_empty() {
                 let urgency = match self.drain {
