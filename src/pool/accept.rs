@@ -223,7 +223,7 @@ impl Inner {
     }
 
     /// The checks, then the slot machine, as often as it parks the connection.
-    async fn judge(
+    pub(super) async fn judge(
         self: &Arc<Self>,
         proposed: Proposed,
         remote: Option<Address>,

@@ -6,11 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::Mutex;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// The pending handshakes.
 pub(crate) struct Admission {

@@ -7,11 +7,10 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug};
@@ -32,7 +31,7 @@ use crate::proto::record::Verdict;
 use crate::proto::slot::{Claim, Ended};
 use crate::session::{LeaseCore, Session};
 use crate::snapshot::DialPhase;
-use crate::sync::lock;
+use crate::sync::{AtomicUsize, Mutex, Notify, OnceLock, lock};
 use crate::transport::{Address, BoxFuture, BoxedStream, TargetData};
 
 /// How often a dial that was refused for the sake of another connection tries again for its
@@ -81,7 +80,7 @@ pub(crate) struct Dial {
     pub(crate) abort: CancellationToken,
     room: Mutex<Option<Room>>,
     addresses: Mutex<Addresses>,
-    more: Notify,
+    more: tokio::sync::Notify,
     phase: Mutex<DialPhase>,
     /// The session that came when it was not wanted any more, and drains.
     drained: OnceLock<Arc<Session>>,
@@ -105,7 +104,7 @@ impl Dial {
             abort: CancellationToken::new(),
             room: Mutex::new(None),
             addresses: Mutex::default(),
-            more: Notify::new(),
+            more: tokio::sync::Notify::new(),
             phase: Mutex::new(DialPhase::Queued),
             drained: OnceLock::new(),
         };
@@ -376,12 +375,7 @@ impl Inner {
         dial: &Arc<Dial>,
         candidate: Candidate,
     ) -> Result<Option<Loss>, Stop> {
-        // The stamp is drawn under the lock, so that stamps follow the order of decisions.
-        let stamp = self
-            .registry
-            .with(&dial.peer, |slot, _| slot.commit(dial.attempt).then(|| self.next_stamp()));
-        let Some(stamp) = stamp else { return Err(Stop::Displaced) };
-        dial.set_phase(DialPhase::Committed);
+        let Some(stamp) = self.stamp_of_commit(dial) else { return Err(Stop::Displaced) };
         let Candidate { answered, address } = candidate;
         let answer = timeout(self.settings.verdict_timeout, async {
             answered.commit(stamp).await?.verdict().await
@@ -406,6 +400,16 @@ impl Inner {
         })
     }
 
+    /// The commit itself, and the stamp of message 3. `None`: the dial lost its slot.
+    pub(super) fn stamp_of_commit(&self, dial: &Dial) -> Option<u64> {
+        // The stamp is drawn under the lock, so that stamps follow the order of decisions.
+        let stamp = self
+            .registry
+            .with(&dial.peer, |slot, _| slot.commit(dial.attempt).then(|| self.next_stamp()))?;
+        dial.set_phase(DialPhase::Committed);
+        Some(stamp)
+    }
+
     fn dial_rejected(
         &self,
         dial: &Dial,
@@ -428,7 +432,7 @@ impl Inner {
     /// The committed connection has ended without a session. Another one, parked or on its way, may
     /// take the slot; otherwise the dial goes on for those who still wait. False: somebody has the
     /// slot already, or nobody waits.
-    fn reopen(&self, dial: &Dial) -> bool {
+    pub(super) fn reopen(&self, dial: &Dial) -> bool {
         let ours = self.registry.with(&dial.peer, |slot, _| slot.reopen(dial.attempt));
         dial.set_phase(DialPhase::Connecting);
         dial.settled.notify_waiters();
@@ -465,7 +469,7 @@ impl Inner {
     }
 
     /// A dial that lost its slot is gone.
-    fn dial_displaced(&self, dial: &Arc<Dial>) {
+    pub(super) fn dial_displaced(&self, dial: &Arc<Dial>) {
         self.registry.with(&dial.peer, |slot, _| slot.dial_ended(dial.attempt));
         drop(dial.take_room());
         self.count_forgotten(dial);

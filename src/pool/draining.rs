@@ -7,11 +7,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::Mutex;
 
 use crate::id::{PeerId, SessionId};
 use crate::session::Session;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// How many draining sessions one peer may have. One would do without faults; crossing dials with
 /// a restart between them can leave two that both hold messages.

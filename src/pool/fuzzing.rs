@@ -12,7 +12,7 @@ use std::io;
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ use crate::proto::fuzzing::input::Input;
 use crate::proto::slot::View;
 use crate::session::{Inbox, Lease, Message};
 use crate::snapshot::{DialPhase, LimitUse, SessionReport, SessionState};
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 use crate::transport::{Address, BoxFuture, BoxedStream, Connector, TargetData};
 
 /// Pools on the network. One more peer has a name and is never there.

@@ -7,8 +7,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::Ordering;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -39,7 +38,7 @@ use crate::proto::throttle::Throttle;
 use crate::session::LeaseCore;
 use crate::session::{self};
 use crate::snapshot::SessionReport;
-use crate::sync::lock;
+use crate::sync::{AtomicU8, Mutex, lock};
 use crate::transport::native::Native;
 use crate::transport::{Address, Connector};
 

@@ -6,7 +6,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::Mutex;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -19,7 +18,7 @@ use crate::pool::dial::Source;
 use crate::pool::inner::Inner;
 use crate::pool::target::Target;
 use crate::session::Session;
-use crate::sync::lock;
+use crate::sync::{Mutex, lock};
 
 /// The kept peers.
 #[derive(Default)]

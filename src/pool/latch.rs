@@ -3,9 +3,7 @@
 //! Owns nothing of the pool. Setting never blocks, waiting is cancel safe, and a waiter that comes
 //! late gets the value at once.
 
-use std::sync::OnceLock;
-
-use tokio::sync::Notify;
+use crate::sync::{Notify, OnceLock};
 
 /// Set once, read by all.
 #[derive(Debug)]

@@ -17,6 +17,8 @@ pub(crate) mod inner;
 pub(crate) mod install;
 pub(crate) mod keep;
 pub(crate) mod latch;
+#[cfg(all(test, noise_pool_loom))]
+mod loom_tests;
 pub(crate) mod obtain;
 pub(crate) mod permit;
 pub(crate) mod race;

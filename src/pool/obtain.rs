@@ -28,7 +28,7 @@ const ROUNDS: u32 = 3;
 
 /// How a dial would reach the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     /// At an address, or by the caller's opener: a failure a short while ago tells of it.
     Dialled,
     /// Over a stream that is open already: only the application's refusal counts.
@@ -36,14 +36,14 @@ enum Way {
 }
 
 /// What a caller finds in the slot.
-enum Found {
+pub(super) enum Found {
     Session(Arc<LeaseCore>),
     Joined(Arc<Dial>),
     Begun(Arc<Dial>, Place),
 }
 
 /// A caller's part in a dial: left on drop, unless the dial is over.
-struct Waiter<'a> {
+pub(super) struct Waiter<'a> {
     pool: &'a Inner,
     peer: PeerId,
     attempt: AttemptId,
@@ -139,12 +139,12 @@ impl Inner {
         outcome
     }
 
-    fn waiter(&self, dial: &Dial) -> Waiter<'_> {
+    pub(super) fn waiter(&self, dial: &Dial) -> Waiter<'_> {
         Waiter { pool: self, peer: dial.peer, attempt: dial.attempt, over: false }
     }
 
     /// Looks at the slot, joins its dial, or begins one.
-    fn enter(&self, target: &Target, way: Way) -> Result<Found, DialError> {
+    pub(super) fn enter(&self, target: &Target, way: Way) -> Result<Found, DialError> {
         if target.peer == self.peer {
             return Err(DialError::OwnIdentity);
         }

@@ -5,10 +5,11 @@
 //! A closure must decide and return; it must not wait, call into the registry, run code of the
 //! application, or drop what could.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::id::PeerId;
 use crate::proto::slot::Slot;
+use crate::sync::AtomicBool;
 
 use map::Map;
 
@@ -23,6 +24,7 @@ pub(crate) enum Open {
 
 /// How the hasher is seeded.
 #[derive(Clone, Copy)]
+#[cfg_attr(noise_pool_loom, expect(dead_code, reason = "a sorted map has no hasher"))]
 pub(crate) enum Seed {
     /// At random: the keys are chosen by strangers, who must not be able to make them collide.
     Secret {
@@ -193,24 +195,24 @@ mod map {
 
 #[cfg(noise_pool_loom)]
 mod map {
-    //! The map under loom, which cannot see into `DashMap`: one lock around a plain map.
+    //! The map under loom, which cannot see into `DashMap`: one lock around a plain map,
+    //! whose order is the same in every run.
 
-    use std::collections::HashMap;
-
-    use loom::sync::Mutex;
+    use std::collections::BTreeMap;
 
     use super::Seed;
     use crate::id::PeerId;
+    use crate::sync::{Mutex, lock};
 
-    pub(super) struct Map<V>(Mutex<HashMap<PeerId, V>>);
+    pub(super) struct Map<V>(Mutex<BTreeMap<PeerId, V>>);
 
     impl<V: Default> Map<V> {
         pub(super) fn new(_seed: Seed) -> Self {
-            Self(Mutex::new(HashMap::new()))
+            Self(Mutex::new(BTreeMap::new()))
         }
 
         pub(super) fn update<R>(&self, key: &PeerId, apply: impl FnOnce(&mut V) -> (R, bool)) -> R {
-            let mut map = self.lock();
+            let mut map = lock(&self.0);
             let mut value = map.remove(key).unwrap_or_default();
             let (result, keep) = apply(&mut value);
             if keep {
@@ -220,23 +222,19 @@ mod map {
         }
 
         pub(super) fn read<R>(&self, key: &PeerId, look: impl FnOnce(&V) -> R) -> Option<R> {
-            self.lock().get(key).map(look)
+            lock(&self.0).get(key).map(look)
         }
 
         pub(super) fn for_each(&self, mut visit: impl FnMut(&PeerId, &V)) {
-            self.lock().iter().for_each(|(key, value)| visit(key, value));
+            lock(&self.0).iter().for_each(|(key, value)| visit(key, value));
         }
 
         pub(super) fn retain(&self, mut keep: impl FnMut(&PeerId, &mut V) -> bool) {
-            self.lock().retain(|key, value| keep(key, value));
+            lock(&self.0).retain(|key, value| keep(key, value));
         }
 
         pub(super) fn len(&self) -> usize {
-            self.lock().len()
-        }
-
-        fn lock(&self) -> loom::sync::MutexGuard<'_, HashMap<PeerId, V>> {
-            self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+            lock(&self.0).len()
         }
     }
 }

@@ -379,6 +379,19 @@ impl Committed {
 }
 
 impl Proposed {
+    /// A proposal without its handshake, for models of what follows from it.
+    #[cfg(all(test, noise_pool_loom))]
+    pub(crate) fn modelled(established: Established, peer: PeerId, claim: Claim) -> Self {
+        Self {
+            peer,
+            claim,
+            application_payload: Bytes::new(),
+            handshake_hash: established.handshake_hash,
+            peer_max_message: established.peer_max_message,
+            established,
+        }
+    }
+
     /// The session, to be driven with an accepting verdict as its first record.
     pub(crate) fn established(self) -> Established {
         self.established
