@@ -511,6 +511,7 @@ impl Dialling {
                 (DialPhase::Connecting, 2),
                 (DialPhase::Checking, 2),
                 (DialPhase::Committed, 2),
+                (DialPhase::Superseded, 0),
             ]
         );
         assert_eq!(pool.stats().inbound_rows.committed_larger, 1, "one is superseded");

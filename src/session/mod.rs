@@ -224,6 +224,8 @@ const NEEDS_PROBE: u32 = 1;
 const RETIRED: u32 = 1 << 1;
 /// It drains.
 const DRAINING: u32 = 1 << 2;
+/// It has ended, and the pool knows.
+const OVER: u32 = 1 << 3;
 
 /// What other tasks have ordered; the first of each kind stands.
 #[derive(Clone, Copy, Debug, Default)]
@@ -419,7 +421,9 @@ impl Session {
     pub(crate) async fn closed(&self) -> CloseReason {
         loop {
             let changed = self.changed.notified();
-            if let Some(&reason) = self.ended.get() {
+            if self.marks.load(Ordering::Acquire) & OVER != 0
+                && let Some(&reason) = self.ended.get()
+            {
                 return reason;
             }
             changed.await;

@@ -342,6 +342,7 @@ impl Driver {
         if catch_unwind(AssertUnwindSafe(|| host.ended(&session, reason, report))).is_err() {
             tracing::error!("the pool panicked while it was told of a session's end");
         }
+        session.marks.fetch_or(super::OVER, Ordering::AcqRel);
         session.shared.inbox.leave(&session.gate);
         session.holder.end();
         session.probes.end(reason);
