@@ -1,0 +1,160 @@
+//! What a run has seen: messages, ends of sessions, and a log whose hash names the run.
+//!
+//! Every router of a run writes here, in the order in which the simulation lets them run. It judges
+//! what may be lost; nothing else does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use noise_pool::{CloseReason, SessionId, SessionReport};
+
+/// One end of a session: the router, which of its pools, and the session's number there.
+pub(crate) type End = (usize, u64, SessionId);
+
+/// What became of a message at its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// The call had not returned when its router was crashed, or has not yet.
+    Unknown,
+    Accepted,
+    Refused,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    on: End,
+    to: usize,
+    fate: Fate,
+    arrivals: u32,
+}
+
+#[derive(Default)]
+struct Pages {
+    messages: Vec<Entry>,
+    ends: BTreeMap<End, (CloseReason, SessionReport)>,
+    reasons: BTreeMap<String, u64>,
+    /// Pairs of routers (the smaller number first) whose connections the scenario broke.
+    disturbed: BTreeSet<(usize, usize)>,
+    log: DefaultHasher,
+}
+
+/// The book of one run.
+#[derive(Clone, Default)]
+pub(crate) struct Book(Arc<Mutex<Pages>>);
+
+impl Book {
+    /// A line in the log of the run, which `SIMULATION_LOG=1` shows.
+    pub(crate) fn log(&self, router: usize, what: &str) {
+        let time = turmoil::sim_elapsed().unwrap_or_default();
+        let line = format!("{time:?} r{router} {what}");
+        if std::env::var_os("SIMULATION_LOG").is_some() {
+            println!("{line}");
+        }
+        line.hash(&mut self.pages().log);
+    }
+
+    /// A message is about to be sent; its number.
+    pub(crate) fn sending(&self, on: End, to: usize) -> u64 {
+        let mut pages = self.pages();
+        pages.messages.push(Entry { on, to, fate: Fate::Unknown, arrivals: 0 });
+        pages.messages.len() as u64 - 1
+    }
+
+    /// The pool has taken the message, or given it back.
+    pub(crate) fn sent(&self, message: u64, accepted: bool) {
+        let fate = if accepted { Fate::Accepted } else { Fate::Refused };
+        self.pages().messages[message as usize].fate = fate;
+    }
+
+    pub(crate) fn arrived(&self, at: usize, message: u64) {
+        self.log(at, &format!("message {message}"));
+        let mut pages = self.pages();
+        let entry = &mut pages.messages[message as usize];
+        assert_eq!(entry.to, at, "message {message} went to the wrong router");
+        entry.arrivals += 1;
+    }
+
+    pub(crate) fn ended(&self, end: End, reason: CloseReason, report: SessionReport) {
+        let mut pages = self.pages();
+        *pages.reasons.entry(named(reason)).or_default() += 1;
+        let before = pages.ends.insert(end, (reason, report));
+        assert!(before.is_none(), "{end:?} ended twice");
+    }
+
+    /// From now on connections between the two may break.
+    pub(crate) fn disturb(&self, a: usize, b: usize) {
+        self.pages().disturbed.insert((a.min(b), a.max(b)));
+    }
+
+    pub(crate) fn reasons(&self) -> BTreeMap<String, u64> {
+        self.pages().reasons.clone()
+    }
+
+    pub(crate) fn messages(&self) -> usize {
+        self.pages().messages.len()
+    }
+
+    pub(crate) fn hash(&self) -> u64 {
+        self.pages().log.finish()
+    }
+
+    /// What the run did wrong with messages; nothing, if all is well.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let pages = self.pages();
+        let mut faults = Vec::new();
+        // By sending session: accepted, and of those arrived.
+        let mut sums: BTreeMap<End, (u64, u64)> = BTreeMap::new();
+        for (number, entry) in pages.messages.iter().enumerate() {
+            let sum = sums.entry(entry.on).or_default();
+            if entry.fate == Fate::Accepted {
+                sum.0 += 1;
+                sum.1 += u64::from(entry.arrivals.min(1));
+            }
+            let pair = (entry.on.0.min(entry.to), entry.on.0.max(entry.to));
+            if entry.arrivals > 1 || (entry.arrivals == 1 && entry.fate == Fate::Refused) {
+                faults.push(format!("message {number} arrived once too often: {entry:?}"));
+            }
+            if entry.fate == Fate::Accepted
+                && entry.arrivals == 0
+                && !pages.disturbed.contains(&pair)
+            {
+                faults.push(format!("message {number} was lost and nothing broke: {entry:?}"));
+            }
+        }
+        for (end, (reason, report)) in &pages.ends {
+            let (accepted, arrived) = sums.get(end).copied().unwrap_or_default();
+            if report.accepted != accepted {
+                faults.push(format!("{end:?} accepted {accepted} messages: {report:?}"));
+            }
+            if report.delivered > arrived {
+                faults.push(format!("{end:?} delivered {arrived} messages: {report:?}"));
+            }
+            if graceful(*reason) && (report.unknown != 0 || arrived != accepted) {
+                faults.push(format!(
+                    "{end:?} ended in good order ({reason}), {arrived} arrived of {report:?}"
+                ));
+            }
+        }
+        faults
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.0.lock().unwrap()
+    }
+}
+
+/// Whether a session that ends for this reason has exchanged goodbyes. `Disconnected` may be a cut.
+fn graceful(reason: CloseReason) -> bool {
+    use CloseReason as R;
+    matches!(
+        reason,
+        R::Idle | R::Age | R::Evicted | R::Superseded | R::Drained | R::Peer(_) | R::PeerDrains
+    )
+}
+
+/// The reason's name, without what it carries.
+fn named(reason: CloseReason) -> String {
+    let text = format!("{reason:?}");
+    text.split(['(', '{', ' ']).next().unwrap().to_owned()
+}
