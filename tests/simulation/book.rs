@@ -37,6 +37,24 @@ struct Pages {
     /// Pairs of routers (the smaller number first) whose connections the scenario broke.
     disturbed: BTreeSet<(usize, usize)>,
     log: DefaultHasher,
+    /// Ids are unique in the process, so a run counts them from one again.
+    ids: BTreeMap<String, usize>,
+}
+
+impl Pages {
+    /// The text, with the ids of sessions and attempts numbered in the order of their appearance.
+    fn renumbered(&mut self, text: &str) -> String {
+        let mut parts = text.split("Id(");
+        let mut out = parts.next().unwrap().to_owned();
+        for part in parts {
+            let (id, rest) = part.split_once(')').unwrap();
+            let kind = if out.ends_with("Session") { 's' } else { 'a' };
+            let next = self.ids.len() + 1;
+            let number = self.ids.entry(format!("{kind}{id}")).or_insert(next);
+            out.push_str(&format!("Id({number}){rest}"));
+        }
+        out
+    }
 }
 
 /// The book of one run.
@@ -47,11 +65,12 @@ impl Book {
     /// A line in the log of the run, which `SIMULATION_LOG=1` shows.
     pub(crate) fn log(&self, router: usize, what: &str) {
         let time = turmoil::sim_elapsed().unwrap_or_default();
-        let line = format!("{time:?} r{router} {what}");
+        let mut pages = self.pages();
+        let line = pages.renumbered(&format!("{time:?} r{router} {what}"));
         if std::env::var_os("SIMULATION_LOG").is_some() {
             println!("{line}");
         }
-        line.hash(&mut self.pages().log);
+        line.hash(&mut pages.log);
     }
 
     /// A message is about to be sent; its number.

@@ -385,19 +385,19 @@ impl World<'_> {
                 }));
             }
         }
-        // Time for the last message to arrive; its lease is still held.
-        self.pass(SETTLING / 4);
         let by = self.sim.elapsed() + SETTLING;
         loop {
             self.seats.iter().for_each(|seat| seat.tell(Order::Look));
             self.pass(ms(20));
             match self.agree() {
-                Ok(()) => return,
+                Ok(()) => break,
                 Err(wrong) => {
                     assert!(self.sim.elapsed() < by, "no agreement in a whole network: {wrong}");
                 }
             }
         }
+        // The last messages are on their way.
+        self.pass(SETTLING / 2);
     }
 
     /// Whether everybody is at rest, and both ends of each link have the same session, or (where room is
