@@ -49,7 +49,7 @@ struct Plan {
     scarce: bool,
     brief_idle: bool,
     brief_age: bool,
-    /// Segments that a socket holds.
+    /// Segments that a socket holds, and connections that a listener does: turmoil panics beyond.
     tcp_capacity: usize,
     two_ports: bool,
     latency: Duration,
@@ -70,7 +70,7 @@ impl Plan {
             scarce: seed % 5 == 3,
             brief_idle: random.random_bool(0.5),
             brief_age: random.random_bool(0.5),
-            tcp_capacity: if random.random_bool(0.5) { 64 } else { 8 },
+            tcp_capacity: if random.random_bool(0.5) { 64 } else { 24 },
             two_ports: random.random_bool(0.3),
             latency: ms([2, 20, 100][random.random_range(0..3)]),
         }
