@@ -66,7 +66,7 @@ impl Plan {
         Self {
             routers,
             tick: ms(if routers > 10 { 10 } else { 2 }),
-            faults: seed % 4 != 0,
+            faults: !seed.is_multiple_of(4),
             scarce: seed % 5 == 3,
             brief_idle: random.random_bool(0.5),
             brief_age: random.random_bool(0.5),
