@@ -126,6 +126,11 @@ fn write_fuzz_seeds() {
         "fragments",
         b"\xa1\0\x09\x02\0\x06\0\0\0\x03ab\0\x0a\x02\0\x07\0\0\0\0cde",
     );
+    write(
+        "transport_receive",
+        "too-large",
+        b"\x09\0\x09\x02\0\x06\0\0\0\x01ab\0\x08\x02\0\x05\0\0\0\0c",
+    );
     write("transport_receive", "stranger", b"\x03\0\x20garbage garbage garbage garbage ");
 
     // Handshakes: what becomes of each message, its length, its bytes.

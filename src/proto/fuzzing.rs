@@ -180,8 +180,17 @@ pub fn transport_receive(data: &[u8]) {
         }
         assert!(authenticated, "a stranger's frame was opened");
         arrived += plaintext.len();
-        if plaintext.ends_with(&[6, 0, 0]) && ends_with_rekey(plaintext) {
-            theirs.rekey_outgoing();
+        let mut rest = plaintext;
+        while let Ok((record, length)) = Record::decode(rest) {
+            rest = &rest[length..];
+            match record {
+                Record::Fragment { remaining, part } => {
+                    assert!(remaining as usize + part.len() <= params.max_message, "announced");
+                }
+                // The frame's last, or it was refused.
+                Record::Rekey => theirs.rekey_outgoing(),
+                _ => {}
+            }
         }
         while let Some(event) = core.poll_event() {
             if let Event::Message(message) = event {
@@ -193,13 +202,4 @@ pub fn transport_receive(data: &[u8]) {
         assert!(delivered + core.held() <= 2 * arrived);
         assert_eq!(core.received(), messages);
     }
-}
-
-fn ends_with_rekey(mut plaintext: &[u8]) -> bool {
-    let mut last = None;
-    while let Ok((record, length)) = Record::decode(plaintext) {
-        last = Some(record);
-        plaintext = &plaintext[length..];
-    }
-    last == Some(Record::Rekey)
 }
