@@ -540,10 +540,12 @@ impl World {
             let inner = &pool.owner.inner;
             let seen = inner.snapshot();
             let limits = seen.limits;
+            // A pool that drains puts all its sessions there, and cuts none for want of room.
+            let draining = if inner.is_open() { limits.draining } else { LimitUse::default() };
             for LimitUse { held, high_water, limit } in [
                 limits.sessions,
                 limits.inbound,
-                limits.draining,
+                draining,
                 limits.dials,
                 limits.queued_dials,
                 limits.pending_handshakes,
