@@ -49,11 +49,13 @@ impl PoolBuilder {
     /// Builds the pool and the inbox in which its messages arrive.
     ///
     /// # Errors
-    /// The first value of the configuration that is out of bounds.
+    /// The first value of the configuration that is out of bounds; [`ConfigError::NoRuntime`] outside
+    /// a tokio runtime.
     ///
     /// # Panics
-    /// Outside a tokio runtime, or one whose timers are disabled.
+    /// In a runtime whose timers are disabled.
     pub fn build(self) -> Result<(Pool, Inbox), ConfigError> {
+        tokio::runtime::Handle::try_current().map_err(|_| ConfigError::NoRuntime)?;
         let settings = Arc::new(self.config.validate()?);
         let (session_shared, inbox) = Shared::new(settings.clone());
         let connector = self.connector.unwrap_or_else(|| {
@@ -69,5 +71,16 @@ impl PoolBuilder {
         });
         inner.spawn_reaper();
         Ok((Pool { owner: Arc::new(Owner { inner }) }, inbox))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outside_a_runtime_the_error_says_so() {
+        let built = Pool::builder(Identity::generate()).build();
+        assert_eq!(built.err(), Some(ConfigError::NoRuntime));
     }
 }
