@@ -29,6 +29,15 @@ struct Entry {
     arrivals: u32,
 }
 
+/// What one end of a session sent.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    accepted: u64,
+    arrived: u64,
+    /// Not seen, to a router that crashed before it read.
+    unread: u64,
+}
+
 #[derive(Default)]
 struct Pages {
     messages: Vec<Entry>,
@@ -36,6 +45,8 @@ struct Pages {
     reasons: BTreeMap<String, u64>,
     /// Pairs of routers (the smaller number first) whose connections the scenario broke.
     disturbed: BTreeSet<(usize, usize)>,
+    /// Routers that crashed while they did not read: what had arrived at the pool died with them.
+    unread: BTreeSet<usize>,
     log: DefaultHasher,
     /// Ids are unique in the process, so a run counts them from one again.
     ids: BTreeMap<String, usize>,
@@ -106,6 +117,11 @@ impl Book {
         self.pages().disturbed.insert((a.min(b), a.max(b)));
     }
 
+    /// The router crashes, and messages may lie in its inbox.
+    pub(crate) fn crashed_unread(&self, router: usize) {
+        self.pages().unread.insert(router);
+    }
+
     pub(crate) fn reasons(&self) -> BTreeMap<String, u64> {
         self.pages().reasons.clone()
     }
@@ -122,13 +138,14 @@ impl Book {
     pub(crate) fn faults(&self) -> Vec<String> {
         let pages = self.pages();
         let mut faults = Vec::new();
-        // By sending session: accepted, and of those arrived.
-        let mut sums: BTreeMap<End, (u64, u64)> = BTreeMap::new();
+        let mut sums: BTreeMap<End, Sum> = BTreeMap::new();
         for (number, entry) in pages.messages.iter().enumerate() {
             let sum = sums.entry(entry.on).or_default();
             if entry.fate == Fate::Accepted {
-                sum.0 += 1;
-                sum.1 += u64::from(entry.arrivals.min(1));
+                let unread = entry.arrivals == 0 && pages.unread.contains(&entry.to);
+                sum.accepted += 1;
+                sum.arrived += u64::from(entry.arrivals.min(1));
+                sum.unread += u64::from(unread);
             }
             let pair = (entry.on.0.min(entry.to), entry.on.0.max(entry.to));
             if entry.arrivals > 1 || (entry.arrivals == 1 && entry.fate == Fate::Refused) {
@@ -142,14 +159,14 @@ impl Book {
             }
         }
         for (end, (reason, report)) in &pages.ends {
-            let (accepted, arrived) = sums.get(end).copied().unwrap_or_default();
+            let Sum { accepted, arrived, unread } = sums.get(end).copied().unwrap_or_default();
             if report.accepted != accepted {
                 faults.push(format!("{end:?} accepted {accepted} messages: {report:?}"));
             }
-            if report.delivered > arrived {
+            if report.delivered > arrived + unread {
                 faults.push(format!("{end:?} delivered {arrived} messages: {report:?}"));
             }
-            if graceful(*reason) && (report.unknown != 0 || arrived != accepted) {
+            if graceful(*reason) && (report.unknown != 0 || arrived + unread != accepted) {
                 faults.push(format!(
                     "{end:?} ended in good order ({reason}), {arrived} arrived of {report:?}"
                 ));

@@ -4,31 +4,25 @@
 //! from the run's seed or from simulated time, so that one seed is one run.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::Ipv4Addr;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use noise_pool::{
-    Address, BoxFuture, BoxedStream, Config, Connector, Disconnect, Entropy, Hooks, How, Identity,
-    Inbox, Limit, PeerId, Pool, PoolEvent, Role, SessionInfo, SessionState, Stats, TargetData,
-    WallClock,
+    BoxFuture, Config, Disconnect, Entropy, Hooks, How, Identity, Inbox, Limit, PeerId, Pool,
+    PoolEvent, Role, SessionInfo, SessionState, Stats, WallClock,
 };
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
-use turmoil::net::{TcpListener, TcpStream};
+use turmoil::net::TcpListener;
 
 use crate::book::Book;
+use crate::line::{Line, Mishap, PORTS, SimulatedTcp};
 
-/// A router listens on both: two addresses make dials race.
-const PORTS: [u16; 2] = [9000, 9001];
 /// More orders than a router ever has waiting.
 const ORDERS: usize = 1_024;
 /// How long a router that drains waits for leases.
@@ -79,8 +73,8 @@ pub(crate) struct Seat {
     seed: u64,
     book: Book,
     config: Config,
-    two_ports: bool,
-    peers: Arc<[PeerId]>,
+    pub(crate) two_ports: bool,
+    pub(crate) peers: Arc<[PeerId]>,
     lives: AtomicU64,
     orders: Mutex<Option<mpsc::Sender<Order>>>,
     pool: Mutex<Option<Pool>>,
@@ -90,6 +84,8 @@ pub(crate) struct Seat {
     pub(crate) healthy: AtomicBool,
     /// The next bytes that arrive have a bit flipped.
     pub(crate) flip: AtomicBool,
+    /// By the number of the peer, what happens to the next connection that is opened to it.
+    pub(crate) mishaps: Mutex<BTreeMap<usize, Mishap>>,
     seen: Mutex<Option<Seen>>,
     stats: Mutex<Vec<Stats>>,
 }
@@ -125,6 +121,7 @@ impl Seat {
             reading: watch::channel(true).0,
             healthy: AtomicBool::new(true),
             flip: AtomicBool::new(false),
+            mishaps: Mutex::default(),
             seen: Mutex::default(),
             stats: Mutex::default(),
         })
@@ -203,7 +200,7 @@ impl Seat {
         while let Ok((stream, _)) = listener.accept().await {
             let pool = self.pool.lock().unwrap().clone();
             if let Some(pool) = pool {
-                let line = Line { stream, seat: self.clone() };
+                let line = Line::accepted(stream, self.clone());
                 tokio::spawn(async move {
                     let _ = pool.adopt(line, Role::Responder).await;
                 });
@@ -316,73 +313,6 @@ impl Seat {
             }
             _ => {}
         }
-    }
-}
-
-/// Opens streams through the simulated network.
-struct SimulatedTcp(Arc<Seat>);
-
-impl Connector for SimulatedTcp {
-    fn resolve<'a>(
-        &'a self,
-        peer: &'a PeerId,
-        _data: Option<&'a TargetData>,
-    ) -> BoxFuture<'a, io::Result<Vec<Address>>> {
-        Box::pin(async move {
-            let number = self.0.peers.iter().position(|other| other == peer).unwrap();
-            let ports = &PORTS[..if self.0.two_ports { 2 } else { 1 }];
-            Ok(ports.iter().map(|p| format!("{}:{p}", name(number)).parse().unwrap()).collect())
-        })
-    }
-
-    fn connect<'a>(
-        &'a self,
-        address: &'a Address,
-        _data: Option<&'a TargetData>,
-    ) -> BoxFuture<'a, io::Result<BoxedStream>> {
-        Box::pin(async move {
-            let stream = TcpStream::connect(address.to_string()).await?;
-            Ok(Box::new(Line { stream, seat: self.0.clone() }) as BoxedStream)
-        })
-    }
-}
-
-/// A stream on whose way somebody may flip a bit.
-struct Line {
-    stream: TcpStream,
-    seat: Arc<Seat>,
-}
-
-impl AsyncRead for Line {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if buf.filled().len() > before && self.seat.flip.swap(false, Ordering::Relaxed) {
-            *buf.filled_mut().last_mut().unwrap() ^= 1;
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Line {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -14,6 +14,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use turmoil::Sim;
 
 use crate::book::Book;
+use crate::line::Mishap;
 use crate::router::{Order, Seat, Talk, identity, name};
 
 const fn ms(n: u64) -> Duration {
@@ -303,7 +304,10 @@ impl World<'_> {
     }
 
     fn fault(&mut self, a: usize, b: usize) {
-        let dice = self.random.random_range(0..14);
+        let dice = self.random.random_range(0..20);
+        if dice >= 14 {
+            return if dice < 18 { self.crossing_accident(a, b) } else { self.stall(a, b) };
+        }
         // What is under way when it happens: anything, a handshake, or a drain.
         match self.random.random_range(0..3) {
             0 => {}
@@ -349,6 +353,35 @@ impl World<'_> {
         }
     }
 
+    /// Both dial each other; the connection that both would keep breaks before its verdict, the verdict
+    /// on the other is late, and meanwhile its initiator may dial again. What it makes of the late
+    /// accept is the second table.
+    fn crossing_accident(&mut self, a: usize, b: usize) {
+        let peers = &self.seats[a].peers;
+        let (small, large) = if peers[a] < peers[b] { (a, b) } else { (b, a) };
+        self.book.disturb(a, b);
+        self.seats[small].tell(Order::Part { to: large, how: How::Now });
+        self.pass(self.plan.latency * 2);
+        let lag = ms([0, 50, 150, 400, 800, 1_500][self.random.random_range(0..6)]);
+        self.seats[small].mishaps.lock().unwrap().insert(large, Mishap::Lags(lag));
+        self.seats[large].mishaps.lock().unwrap().insert(small, Mishap::Breaks);
+        self.cross(small, large);
+        for _ in 0..self.random.random_range(2..10) {
+            let pause = self.random.random_range(0..=2 * self.plan.latency.as_millis() as u64);
+            self.pass(ms(pause));
+            self.talk(small, large);
+        }
+    }
+
+    /// A connection takes nothing more of what its initiator writes, as one whose window stays shut.
+    fn stall(&mut self, a: usize, b: usize) {
+        self.book.disturb(a, b);
+        self.seats[a].tell(Order::Part { to: b, how: How::Now });
+        self.pass(self.plan.latency * 2);
+        self.seats[a].mishaps.lock().unwrap().insert(b, Mishap::Stalls);
+        self.talk(a, b);
+    }
+
     /// The router is gone, with or without its sockets' farewell, and comes back with the same key.
     fn crash(&mut self, a: usize, silent: bool) {
         if (0..self.plan.routers).any(|b| b != a && self.is_disrupted(a, b)) {
@@ -361,6 +394,9 @@ impl World<'_> {
             }
         }
         self.seats[a].note_stats();
+        if !*self.seats[a].reading.borrow() {
+            self.book.crashed_unread(a);
+        }
         self.sim.crash(name(a));
         self.later(3_000, Undo::Start(a));
     }
@@ -368,7 +404,10 @@ impl World<'_> {
     fn heal(&mut self) {
         self.pass(HEALING);
         assert!(self.undo.is_empty(), "faults outlast the healing: {:?}", self.undo);
-        self.seats.iter().for_each(|seat| seat.flip.store(false, Ordering::Relaxed));
+        for seat in &self.seats {
+            seat.flip.store(false, Ordering::Relaxed);
+            seat.mishaps.lock().unwrap().clear();
+        }
     }
 
     /// Everybody calls its neighbours, and at rest each two hold the same one session.
