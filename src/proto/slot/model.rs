@@ -15,10 +15,10 @@
 //! * Judging, installing and drawing the stamp of an accept happen under one lock; so do
 //!   committing and drawing the stamp of message 3. A stamp is never used twice.
 //! * A dial whose commit is refused closes its connections and tells the machine that it ended.
-//!   A dial with a connection left goes on when its committed one dies without a verdict.
-//! * A dial that is refused for another connection reopens if it has waiters, even when it will not
-//!   connect anew: a connection that is parked here gets the slot then. It gives up only when
-//!   nothing is parked.
+//! * A dial whose committed connection ends without a session reopens if it has waiters, even when
+//!   it will not go on: a connection that is parked here gets the slot then. When nothing is parked
+//!   any more, it goes on with another connection of its race if the committed one broke, connects
+//!   anew if the peer named another connection, and gives up otherwise.
 //! * A displaced session is drained, never cut; a draining end reads until the peer has drained.
 //! * The slot may learn late that a session ended; it is told by id.
 //! * Every end that waits on a dead connection times out in the end.

@@ -2,7 +2,7 @@
 //!
 //! Owns the list of moves, and which of them a state allows. What a move does is [`super::pool`].
 
-use crate::proto::slot::{Claim, Judgement, Phase};
+use crate::proto::slot::{Claim, Judgement};
 
 use super::connection::{Connection, Id, Message, Side, Stage};
 use super::world::World;
@@ -30,10 +30,8 @@ pub(super) enum Move {
     Deliver(Id, Side),
     /// A parked connection is judged again.
     Judge(Id, Side),
-    /// A reopened dial connects anew.
-    Redial(Side, u8),
-    /// A reopened dial has no redial left.
-    GiveUp(Side, u8),
+    /// A reopened dial goes on, or ends.
+    Resume(Side, u8),
     /// A timeout shows this end that the connection is dead.
     Notice(Id, Side),
     /// The last lease of a retired session returns.
@@ -69,8 +67,7 @@ impl Move {
             self,
             Self::Deliver(..)
                 | Self::Judge(..)
-                | Self::Redial(..)
-                | Self::GiveUp(..)
+                | Self::Resume(..)
                 | Self::Notice(..)
                 | Self::Return(..)
                 | Self::Forget(..)
@@ -113,7 +110,7 @@ fn on_end(
         let checked = match message {
             Message::Two { .. } => {
                 let dial = node.dials.iter().find(|d| d.number == id.dial());
-                dial.is_some_and(|d| d.committed.is_none())
+                dial.is_some_and(|d| d.committed.is_none() && d.lost.is_none())
             }
             Message::Three { .. } => true,
             _ => false,
@@ -158,17 +155,7 @@ fn on_node(
     let node = &world.nodes[side];
     out.extend(node.ended.iter().map(|id| Move::Forget(*id, side)));
     let current = node.current();
-    if let Some((number, phase, waiters)) = current {
-        let idle = world.undecided(side, number).next().is_none();
-        if idle && phase == Phase::Open {
-            let redials = node.dials.iter().find(|d| d.number == number).map_or(0, |d| d.redials);
-            let parked = world.connections.iter().any(|c| c.ends[side].stage == Stage::Parked);
-            if redials < scenario.redials {
-                out.push(Move::Redial(side, number));
-            } else if !parked {
-                out.push(Move::GiveUp(side, number));
-            }
-        }
+    if let Some((.., waiters)) = current {
         if may(Kind::Join) {
             out.push(Move::Join(side));
         }
@@ -176,7 +163,12 @@ fn on_node(
             out.push(Move::Leave(side));
         }
     }
+    // What is parked here is judged first.
+    let parked = world.connections.iter().any(|c| c.ends[side].stage == Stage::Parked);
     for dial in &node.dials {
+        if dial.lost.is_some() && !parked {
+            out.push(Move::Resume(side, dial.number));
+        }
         let racing = current.is_some_and(|(number, ..)| number == dial.number);
         if racing && dial.addresses < scenario.addresses - 1 {
             out.push(Move::Race(side, dial.number));

@@ -12,7 +12,7 @@ use crate::proto::slot::{
 
 use super::connection::{Connection, Id, Message, Queue, Refusal, Side, Stage, other};
 use super::moves::{How, Move};
-use super::world::{Dial, Violation, World, attempt};
+use super::world::{Dial, Lost, Violation, World, attempt};
 use super::{Fault, Kind, Row, Rows, Scenario, faults};
 
 /// One move under way.
@@ -32,12 +32,7 @@ impl Step<'_> {
                 self.deliver(id, side, true);
             }
             Move::Judge(id, side) => self.judge(id, side, true),
-            Move::Redial(side, number) => {
-                self.rows.count(Row::Redial);
-                self.dial(side, number).redials += 1;
-                self.connect(side, number);
-            }
-            Move::GiveUp(side, number) => self.dial_ended(side, number),
+            Move::Resume(side, number) => self.resume(side, number),
             Move::Notice(id, side) => {
                 if !self.world.at(id).broken {
                     self.world.flag(Violation::Unnoticed);
@@ -125,6 +120,8 @@ impl Step<'_> {
             addresses: 0,
             redials: 0,
             committed: None,
+            lost: None,
+            again: false,
             stamp: 0,
             disconnected: false,
             harmed: false,
@@ -212,8 +209,8 @@ impl Step<'_> {
                 if refuse {
                     self.dial(side, id.dial()).harmed = true;
                     self.dial_ended(side, id.dial());
-                } else if self.dial(side, id.dial()).committed.is_none() {
-                    self.commit(id, side);
+                } else {
+                    self.commit_a_spare(side, id.dial());
                 }
             }
             (Message::Three { epoch, stamp }, Stage::AwaitsCommit) => {
@@ -283,7 +280,6 @@ impl Step<'_> {
         let number = id.dial();
         let fault = self.scenario.fault;
         let node = &mut self.world.nodes[side];
-        let again = node.current().is_some_and(|(_, phase, _)| phase == Phase::Committed);
         if !node.slot.commit(attempt(number)) {
             self.rows.count(Row::FalseCommit);
             if faults::dial_ended(fault, &mut node.slot, attempt(number)) != Ended::Forgotten {
@@ -292,10 +288,10 @@ impl Step<'_> {
             self.stop(side, number);
             return;
         }
-        if again {
+        let (mut stamp, epoch) = (node.draw_stamp(), node.epoch);
+        if std::mem::replace(&mut self.dial(side, number).again, true) {
             self.rows.count(Row::CommitAgain);
         }
-        let (mut stamp, epoch) = (node.draw_stamp(), node.epoch);
         let dial = self.dial(side, number);
         dial.committed = Some(id);
         if fault == Some(Fault::OneStampPerDial) {
@@ -351,12 +347,52 @@ impl Step<'_> {
         let number = id.dial();
         self.world.at(id).ends[side].stage = Stage::Gone;
         self.dial(side, number).harmed |= why == Refusal::Check;
-        if why != Refusal::Check && self.world.nodes[side].slot.reopen(attempt(number)) {
-            self.rows.count(Row::Reopen);
-            self.dial(side, number).committed = None;
+        let lost = if why == Refusal::Check { Lost::Refused } else { Lost::Other };
+        self.lost_committed(side, number, lost);
+    }
+
+    /// The committed connection ended without a session.
+    fn lost_committed(&mut self, side: Side, number: u8, why: Lost) {
+        if !self.world.nodes[side].slot.reopen(attempt(number)) {
+            return self.dial_ended(side, number);
+        }
+        self.rows.count(Row::Reopen);
+        let dial = self.dial(side, number);
+        (dial.committed, dial.lost) = (None, Some(why));
+        if why != Lost::Broken {
             self.close_undecided(side, number);
-        } else {
-            self.dial_ended(side, number);
+        }
+    }
+
+    /// A reopened dial goes on: with another connection of its race, by connecting anew, or not at
+    /// all.
+    fn resume(&mut self, side: Side, number: u8) {
+        let holds = self.world.nodes[side].current().is_some_and(|(n, ..)| n == number);
+        let undecided = self.world.undecided(side, number).next().is_some();
+        let most = self.scenario.redials;
+        let dial = self.dial(side, number);
+        match dial.lost.take() {
+            Some(Lost::Other) if holds && dial.redials < most => {
+                dial.redials += 1;
+                self.rows.count(Row::Redial);
+                self.connect(side, number);
+            }
+            Some(Lost::Broken) if holds && undecided => self.commit_a_spare(side, number),
+            _ => self.dial_ended(side, number),
+        }
+    }
+
+    /// Commits a connection that has been answered, if none is committed and the dial goes on.
+    fn commit_a_spare(&mut self, side: Side, number: u8) {
+        let dial = self.dial(side, number);
+        if dial.committed.is_some() || dial.lost.is_some() {
+            return;
+        }
+        let mut spares = self.world.undecided(side, number);
+        let spare = spares.find(|c| c.ends[side].stage == Stage::Spare).map(|c| c.id);
+        drop(spares);
+        if let Some(spare) = spare {
+            self.commit(spare, side);
         }
     }
 
@@ -491,21 +527,15 @@ impl Step<'_> {
 
     fn dial_lost_connection(&mut self, id: Id, side: Side) {
         let number = id.dial();
-        if let Some(dial) = self.world.nodes[side].dial(number)
-            && dial.committed == Some(id)
+        let Some(dial) = self.world.nodes[side].dial(number) else { return };
+        let (committed, waits) = (dial.committed, dial.lost.is_some());
+        if committed == Some(id) {
+            self.lost_committed(side, number, Lost::Broken);
+        } else if committed.is_none()
+            && !waits
+            && self.world.undecided(side, number).next().is_none()
         {
-            dial.committed = None;
-        }
-        if self.world.undecided(side, number).next().is_none() {
-            return self.dial_ended(side, number);
-        }
-        let mut spares = self.world.undecided(side, number);
-        let spare = spares.find(|c| c.ends[side].stage == Stage::Spare).map(|c| c.id);
-        drop(spares);
-        if let Some(spare) = spare
-            && self.dial(side, number).committed.is_none()
-        {
-            self.commit(spare, side);
+            self.dial_ended(side, number);
         }
     }
 

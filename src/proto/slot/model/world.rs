@@ -29,12 +29,27 @@ pub(super) struct Dial {
     pub(super) redials: u8,
     /// The connection whose verdict is awaited.
     pub(super) committed: Option<Id>,
+    /// The committed connection ended without a session, and the dial has not gone on yet.
+    pub(super) lost: Option<Lost>,
+    /// Whether it has committed before.
+    pub(super) again: bool,
     /// The first stamp drawn, which only the fault "one stamp per dial" uses.
     pub(super) stamp: u8,
     /// The application has disconnected the peer since the dial began.
     pub(super) disconnected: bool,
     /// A connection of it broke, or was refused by a check: its waiters may fail.
     pub(super) harmed: bool,
+}
+
+/// Why a committed connection ended without a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Lost {
+    /// It broke, or its verdict did not come in time.
+    Broken,
+    /// The peer named another connection.
+    Other,
+    /// A check of the peer refused it.
+    Refused,
 }
 
 /// One node.
