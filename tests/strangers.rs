@@ -16,8 +16,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use noise_pool::{
     AdoptError, BoxFuture, Config, DialError, DialFailure, Events, HandshakeError,
-    HandshakeFailure, Hooks, Limit, Loopback, PeerId, PeerIdError, Pool, PoolEvent, Retry, Role,
-    Suite, Target,
+    HandshakeFailure, Hooks, Limit, Loopback, Origin, PeerId, PeerIdError, Pool, PoolEvent, Retry,
+    Role, Suite, Target,
 };
 use support::gate::{Gate, Way};
 use support::raw::{self, Clock, NOW, Raw, config};
@@ -484,7 +484,7 @@ async fn a_stranger_who_dribbles_has_ten_seconds_in_all() {
 // ---- number -------------------------------------------------------------------------------------
 
 #[tokio::test(start_paused = true)]
-async fn when_the_door_is_full_the_longest_silent_stranger_is_shed_and_not_the_newcomer() {
+async fn when_silent_strangers_fill_the_door_the_first_of_them_is_shed_and_not_the_newcomer() {
     let pool = pool(1, config().max_pending_handshakes(3));
     let mut events = pool.subscribe();
     let limit = |event| match event {
@@ -534,23 +534,78 @@ async fn when_the_door_is_full_the_longest_silent_stranger_is_shed_and_not_the_n
     assert_eq!(pool.snapshot().limits.pending_handshakes.high_water, 3);
 }
 
-#[tokio::test(start_paused = true)]
-async fn when_all_at_the_door_have_shown_that_they_know_us_the_newcomer_is_turned_away() {
-    let pool = pool(1, config().max_pending_handshakes(2));
-    let mut acquainted = Vec::new();
-    for n in 2..4 {
-        let (mut near, far) = duplex(1 << 10);
-        let adopting = adopt(&pool, far);
-        near.write_all(&Raw::new(n).message1(&pool.id()).1).await.unwrap();
-        assert!(raw::prefixed(&mut near).await.is_some(), "message 2");
-        acquainted.push((near, adopting));
+/// Says nothing about peers for ever.
+struct Silent;
+
+impl Hooks for Silent {
+    fn authorise<'a>(&'a self, _peer: &'a PeerId, _origin: Origin) -> BoxFuture<'a, bool> {
+        Box::pin(std::future::pending())
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_at_the_door_have_shown_who_they_are_the_newcomer_is_turned_away() {
+    let builder = Pool::builder(identity(1)).config(config().max_pending_handshakes(2));
+    let (pool, _inbox) = builder.hooks(Silent).build().unwrap();
+    let mut whole = Vec::new();
+    for n in 2..4 {
+        let (near, far) = duplex(1 << 10);
+        let adopting = adopt(&pool, far);
+        whole.push((soon("message 2", Raw::new(n).initiate(near, &pool.id())).await, adopting));
+    }
+    // The pool has taken in the last message 3.
+    tokio::task::yield_now().await;
     let (mut near, far) = duplex(1 << 10);
     let error = adopt(&pool, far).await.unwrap();
     assert!(matches!(error, Some(AdoptError::Limit(Limit::PendingHandshakes))), "{error:?}");
     assert_eq!(raw::rest(&mut near).await, 0);
     assert_eq!(pool.stats().handshake_failures.shed, 1, "a newcomer turned away is counted");
-    assert!(acquainted.iter().all(|(_, adopting)| !adopting.is_finished()));
+    assert!(whole.iter().all(|(_, adopting)| !adopting.is_finished()));
+}
+
+/// Our key is no secret: whoever knows it must not be able to close the door to others by handshakes
+/// that are begun and left.
+#[tokio::test(start_paused = true)]
+async fn half_handshakes_do_not_hold_the_door() {
+    let pool = pool(1, config().max_pending_handshakes(4));
+    let mut halves = Vec::new();
+    for n in 0..20 {
+        let (mut near, far) = duplex(1 << 10);
+        let adopting = adopt(&pool, far);
+        near.write_all(&Raw::new(50 + n).message1(&pool.id()).1).await.unwrap();
+        assert!(raw::prefixed(&mut near).await.is_some(), "message 2");
+        halves.push((near, adopting));
+    }
+    // Neither do they together with silent ones, which come on as an honest peer takes its time.
+    let mut silent = Vec::new();
+    let mut come = || {
+        let (near, far) = duplex(1 << 10);
+        silent.push((near, adopt(&pool, far)));
+        tokio::task::yield_now()
+    };
+    for _ in 0..3 {
+        come().await;
+    }
+    let (mut near, far) = duplex(1 << 10);
+    let honest = adopt(&pool, far);
+    come().await;
+    let raw = Raw::new(2);
+    let (mut handshake, message1) = raw.message1(&pool.id());
+    near.write_all(&message1).await.unwrap();
+    handshake.read(&soon("message 2", raw::prefixed(&mut near)).await.unwrap());
+    come().await;
+    near.write_all(&raw.message3(&mut handshake)).await.unwrap();
+    assert!(soon("the handshake", honest).await.unwrap().is_none(), "an honest peer comes in");
+
+    // Who had to go was counted, and told no more than before.
+    for (mut near, adopting) in halves.drain(..16) {
+        let error = soon("the first were shed", adopting).await.unwrap();
+        assert!(matches!(error, Some(AdoptError::Limit(Limit::PendingHandshakes))), "{error:?}");
+        assert_eq!(raw::rest(&mut near).await, 0);
+    }
+    let stats = pool.stats();
+    let gone = stats.handshake_failures.shed + stats.handshakes_accepted;
+    assert_eq!(gone + pool.snapshot().limits.pending_handshakes.held, 26, "{stats:?}");
 }
 
 #[tokio::test]

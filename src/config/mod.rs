@@ -368,8 +368,9 @@ options! {
     max_concurrent_dials: usize = 64, in 1..=65_536;
     /// Dials that wait for their turn; more fail at once. Default 1,024.
     max_queued_dials: usize = 1_024, in 0..=MANY;
-    /// Strangers in the handshake at one time; the longest without a valid message 1 is shed for a
-    /// newcomer. Default 128, at most 2 KiB each until message 1 has verified.
+    /// Strangers in the handshake at one time. Beyond, the first of those without a valid message 1, or
+    /// of those without message 3 if they are more, is shed for a newcomer. Default 128, at most 2 KiB
+    /// each until message 1 has verified.
     max_pending_handshakes: usize = 128, in 1..=65_536;
     /// Connections of failed strangers that are read and discarded. Default 64; more are closed at once.
     max_discarding: usize = 64, in 0..=65_536;

@@ -122,7 +122,9 @@ impl Inner {
                 };
                 if let Err(refusal) = admitted {
                     pool.hook_refused(refusal);
-                    pool.counters.handshake_failures.not_admitted.one();
+                    if ticket.failed() {
+                        pool.counters.handshake_failures.not_admitted.one();
+                    }
                     return;
                 }
                 let remote = Some(Address::from(source));
@@ -157,12 +159,16 @@ impl Inner {
             () = ticket.shed() => return Err(NotAccepted::Shed),
             done = self.native.respond(stream, || ticket.verified()) => done,
         };
-        let proposed = match handshake {
-            Ok(proposed) => proposed,
-            Err(Failed { error, stream }) => {
-                drop(ticket);
+        // Shed by another thread while this one came to its end: that was counted, and is all.
+        let (proposed, ticket) = match handshake {
+            Ok(proposed) => match ticket.authenticated() {
+                Some(ticket) => (proposed, ticket),
+                None => return Err(NotAccepted::Shed),
+            },
+            Err(Failed { error, stream }) if ticket.failed() => {
                 return Err(self.stranger_failed(error, stream, remote));
             }
+            Err(_) => return Err(NotAccepted::Shed),
         };
         let peer = proposed.peer;
         // Boxed, so that a stranger who never gets so far does not carry its state.

@@ -1,8 +1,11 @@
 //! Who may begin a handshake: the strangers' share of our time and memory.
 //!
-//! Owns the pending handshakes. There are at most `max_pending_handshakes`; when they are all
-//! taken, the one that has been longest without a valid message 1 is shed for the newcomer, since
-//! silent sockets must not hold the door. One that has shown that it knows our key is not shed.
+//! Owns the pending handshakes. There are at most `max_pending_handshakes`; when they are all taken,
+//! somebody is shed for the newcomer, who must never be the one to suffer while there is anybody else.
+//! The silent, who have sent no valid message 1, and those who have and then send no message 3, are
+//! kept apart: of whichever are more, the one that came first is shed. So neither kind can hold the
+//! door, since it pays itself for its number, and an honest peer of either kind has at least the time
+//! in which its like fill half of the places. Once message 3 is there nobody is shed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +25,10 @@ struct Pending {
     next: u64,
     /// Without a valid message 1, in the order of arrival.
     silent: BTreeMap<u64, CancellationToken>,
-    verified: usize,
+    /// With a valid message 1 and no message 3, in the order of arrival.
+    half: BTreeMap<u64, CancellationToken>,
+    /// With message 3: the peer is authenticated, and is judged or told no.
+    whole: usize,
     high_water: usize,
 }
 
@@ -31,13 +37,14 @@ pub(crate) struct Ticket {
     admission: Arc<Admission>,
     number: u64,
     shed: CancellationToken,
+    whole: bool,
 }
 
 /// What became of a newcomer.
 pub(crate) struct Entry {
     /// Its place, if there is one.
     pub(crate) ticket: Option<Ticket>,
-    /// Whether somebody was shed: the oldest silent one, or the newcomer itself.
+    /// Whether somebody was shed: another, or the newcomer itself.
     pub(crate) shed: bool,
 }
 
@@ -46,13 +53,13 @@ impl Admission {
         Arc::new(Self { most, pending: Mutex::default() })
     }
 
-    /// Admits a newcomer, at the cost of the oldest silent one if need be.
+    /// Admits a newcomer, at the cost of another if need be.
     pub(crate) fn enter(self: &Arc<Self>) -> Entry {
         let mut pending = lock(&self.pending);
-        let full = pending.silent.len() + pending.verified >= self.most;
+        let full = pending.held() >= self.most;
         if full {
-            match pending.silent.pop_first() {
-                Some((_, oldest)) => oldest.cancel(),
+            match pending.shed_one() {
+                Some(shed) => shed.cancel(),
                 None => return Entry { ticket: None, shed: true },
             }
         }
@@ -60,25 +67,61 @@ impl Admission {
         pending.next += 1;
         let shed = CancellationToken::new();
         pending.silent.insert(number, shed.clone());
-        pending.high_water = pending.high_water.max(pending.silent.len() + pending.verified);
+        pending.high_water = pending.high_water.max(pending.held());
         drop(pending);
-        Entry { ticket: Some(Ticket { admission: self.clone(), number, shed }), shed: full }
+        let ticket = Ticket { admission: self.clone(), number, shed, whole: false };
+        Entry { ticket: Some(ticket), shed: full }
     }
 
     /// How many are pending, and how many ever were at once.
     pub(crate) fn held(&self) -> (usize, usize) {
         let pending = lock(&self.pending);
-        (pending.silent.len() + pending.verified, pending.high_water)
+        (pending.held(), pending.high_water)
+    }
+}
+
+impl Pending {
+    fn held(&self) -> usize {
+        self.silent.len() + self.half.len() + self.whole
+    }
+
+    /// Takes out who came first of the more numerous kind.
+    fn shed_one(&mut self) -> Option<CancellationToken> {
+        let more =
+            if self.half.len() > self.silent.len() { &mut self.half } else { &mut self.silent };
+        more.pop_first().map(|(_, shed)| shed)
+    }
+
+    /// Takes out one that is not whole; whether it was there, and so was not shed.
+    fn take(&mut self, number: u64) -> bool {
+        self.silent.remove(&number).or_else(|| self.half.remove(&number)).is_some()
     }
 }
 
 impl Ticket {
-    /// Message 1 was valid: this handshake is not shed any more.
+    /// Silent → half: message 1 was valid.
     pub(crate) fn verified(&self) {
         let mut pending = lock(&self.admission.pending);
-        if pending.silent.remove(&self.number).is_some() {
-            pending.verified += 1;
+        if let Some(shed) = pending.silent.remove(&self.number) {
+            pending.half.insert(self.number, shed);
         }
+    }
+
+    /// Half → whole: message 3 was valid. None if it was shed before.
+    pub(crate) fn authenticated(mut self) -> Option<Self> {
+        let mut pending = lock(&self.admission.pending);
+        if !pending.take(self.number) {
+            return None;
+        }
+        pending.whole += 1;
+        drop(pending);
+        self.whole = true;
+        Some(self)
+    }
+
+    /// The handshake failed. Whether that was its end: if not, it had been shed, and was counted then.
+    pub(crate) fn failed(&self) -> bool {
+        lock(&self.admission.pending).take(self.number)
     }
 
     /// Waits until this handshake is shed.
@@ -90,9 +133,11 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut pending = lock(&self.admission.pending);
-        // Either still silent, or shed and counted no more, or verified.
-        if pending.silent.remove(&self.number).is_none() && !self.shed.is_cancelled() {
-            pending.verified -= 1;
+        if self.whole {
+            pending.whole -= 1;
+        } else {
+            // Nothing, if it was shed or has failed.
+            pending.take(self.number);
         }
     }
 }
@@ -101,23 +146,60 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
 
+    fn enter(admission: &Arc<Admission>) -> Ticket {
+        admission.enter().ticket.unwrap()
+    }
+
     #[test]
-    fn the_oldest_silent_one_is_shed_and_the_limit_holds() {
+    fn the_first_of_the_more_numerous_kind_is_shed_and_the_limit_holds() {
+        let admission = Admission::new(4);
+        let tickets: Vec<_> = (0..4).map(|_| enter(&admission)).collect();
+        tickets[0].verified();
+        // One half, three silent.
+        let fifth = admission.enter();
+        assert!(fifth.shed);
+        let shed = |ticket: &Ticket| ticket.shed.is_cancelled();
+        assert_eq!(tickets.iter().map(shed).collect::<Vec<_>>(), [false, true, false, false]);
+        // Three half, one silent.
+        tickets[2].verified();
+        tickets[3].verified();
+        assert!(admission.enter().shed);
+        assert_eq!(tickets.iter().map(shed).collect::<Vec<_>>(), [true, true, false, false]);
+        assert_eq!(admission.held(), (3, 4), "the sixth has gone, the shed are not counted twice");
+        drop(tickets);
+        assert_eq!(admission.held(), (1, 4));
+        drop(fifth);
+        assert_eq!(admission.held(), (0, 4));
+    }
+
+    #[test]
+    fn nobody_is_shed_after_message_3() {
         let admission = Admission::new(2);
-        let first = admission.enter().ticket.unwrap();
-        let second = admission.enter().ticket.unwrap();
-        first.verified();
-        let third = admission.enter();
-        assert!(third.shed);
-        assert!(second.shed.is_cancelled() && !first.shed.is_cancelled());
-        let third = third.ticket.unwrap();
+        let whole: Vec<_> = (0..2)
+            .map(|_| {
+                let ticket = enter(&admission);
+                ticket.verified();
+                ticket.authenticated().unwrap()
+            })
+            .collect();
+        let newcomer = admission.enter();
+        assert!(newcomer.ticket.is_none() && newcomer.shed);
         assert_eq!(admission.held(), (2, 2));
-        drop(second);
-        assert_eq!(admission.held(), (2, 2), "a shed handshake is not counted twice");
-        third.verified();
-        let fourth = admission.enter();
-        assert!(fourth.ticket.is_none() && fourth.shed, "nobody silent is left to shed");
-        drop((first, third));
+        drop(whole);
         assert_eq!(admission.held(), (0, 2));
+    }
+
+    /// While it fails or completes on one thread it may be shed on another: it is one or the other.
+    #[test]
+    fn one_that_was_shed_neither_fails_nor_completes() {
+        let admission = Admission::new(1);
+        let first = enter(&admission);
+        first.verified();
+        let second = enter(&admission);
+        assert!(first.authenticated().is_none());
+        let third = enter(&admission);
+        assert!(!second.failed());
+        assert!(third.failed());
+        assert_eq!(admission.held(), (0, 1));
     }
 }
