@@ -13,7 +13,7 @@ use super::support::net::address;
 use super::support::{alive_tasks, identity, soon, until};
 use super::wire::{ByByte, Network, SILENT};
 use super::world::World;
-use super::{Case, Step};
+use super::{Case, Step, beside};
 
 fn nothing(_: &mut World) -> Step<'_> {
     Box::pin(async {})
@@ -31,11 +31,6 @@ fn sent(world: &mut World) -> Step<'_> {
         world.lease.take().unwrap().send(message.clone()).await.unwrap();
         world.accepted.push(message);
     })
-}
-
-/// What goes on beside the future, from its first step on.
-fn beside(work: impl Future<Output = ()> + Send + 'static) {
-    tokio::spawn(work);
 }
 
 /// Connected as `how` says; B sends three messages.
@@ -63,7 +58,7 @@ fn full_for_now(world: &mut World) -> Step<'_> {
 
 /// Nobody waits in A at the very moment of the drop: a dial is gone with its caller, unless the peer
 /// may have accepted it already.
-fn nobody_waits(world: &mut World, _: bool) -> Step<'_> {
+pub(crate) fn nobody_waits(world: &mut World, _: bool) -> Step<'_> {
     let dials = world.a.snapshot().dials;
     let committed = |phase| matches!(phase, DialPhase::Committed | DialPhase::Superseded);
     assert!(dials.iter().all(|dial| dial.waiters == 0 && committed(dial.phase)), "{dials:?}");

@@ -1,14 +1,16 @@
 //! Every public future is dropped after every number of steps, and nothing leaks.
 //!
-//! Owns the harness [`at_every_await`] and the tests, one for each line of [`CASES`]. The pools talk over
+//! Owns the harness [`at_every_await`] and the tests, one for each line of [`cases`]. The pools talk over
 //! streams that move one byte at a time and are pending every other poll, so that there is a step
 //! between any two bytes. The future is polled after every turn of the scheduler, woken or not: the
 //! drop then falls into every state of the tasks behind it, not only into those that wake it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod cases;
+mod drains;
 #[path = "../support/mod.rs"]
 mod support;
+mod tcp;
 mod wire;
 mod world;
 
@@ -20,7 +22,6 @@ use std::time::Duration;
 
 use noise_pool::{BoxFuture, Pool};
 
-use cases::CASES;
 use support::{alive_tasks, at_rest, soon, until};
 use wire::Wire;
 use world::{World, all_released};
@@ -40,6 +41,11 @@ struct Case {
     after: for<'a> fn(&'a mut World, bool) -> Step<'a>,
     /// At least so many steps are in it, or the case does not show what it says.
     steps: usize,
+}
+
+/// What goes on beside the future, from its first step on.
+pub(crate) fn beside(work: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(work);
 }
 
 /// Drops the case's future after 0, 1, 2, … steps, each time in a world of its own, until it ends
@@ -140,20 +146,25 @@ async fn leaves_nothing(world: &mut World) {
     world.wire.pools.lock().unwrap().clear();
 }
 
+/// All lines.
+fn cases() -> impl Iterator<Item = &'static Case> {
+    cases::CASES.iter().chain(drains::CASES)
+}
+
 /// A test for each line; the list and the tests must agree.
 macro_rules! every_await {
     ($($test:ident: $name:literal;)+) => {
         $(
             #[tokio::test(start_paused = true)]
             async fn $test() {
-                let case = CASES.iter().find(|case| case.name == $name).unwrap();
+                let case = cases().find(|case| case.name == $name).unwrap();
                 tokio::spawn(at_every_await(case)).await.unwrap();
             }
         )+
 
         #[test]
         fn every_case_has_its_test() {
-            let names: Vec<&str> = CASES.iter().map(|case| case.name).collect();
+            let names: Vec<&str> = cases().map(|case| case.name).collect();
             assert_eq!(names, [$($name),+]);
         }
     };
@@ -181,4 +192,11 @@ every_await! {
     recv: "Inbox::recv";
     recv_many: "Inbox::recv_many";
     recv_an_event: "Events::recv";
+    drain_while_a_lease_is_out: "Pool::drain while a lease is out";
+    drain_under_a_lease: "Pool::drain under a lease";
+    drain_peer_while_a_lease_is_out: "Pool::drain_peer while a lease is out";
+    drain_peer_under_a_lease: "Pool::drain_peer under a lease";
+    close_under_a_lease: "Pool::close under a lease";
+    lease_closed_while_its_pool_drains: "Lease::closed while its pool drains";
+    flush_while_its_peer_is_drained: "Lease::flush while its peer is drained";
 }
