@@ -157,6 +157,23 @@ async fn lines_typed_at_one_process_are_printed_by_the_other() {
     assert!(ended.err.contains("* drained 0 sessions in "), "{}", ended.err);
 }
 
+/// Whoever starts it in a script has its first line for a sign, and may end it right behind it.
+#[tokio::test]
+async fn a_listener_that_is_interrupted_at_its_first_line_ends_in_order() {
+    let keys = Keys::new();
+    let alice = keys.key("alice.key").await;
+    let interrupted = async || {
+        let (listener, _) = alice.listen(anywhere()).await;
+        listener.signal(Signal::INT);
+        listener.end().await
+    };
+    // The moment may be missed once.
+    for ended in join_all((0..8).map(|_| interrupted())).await {
+        assert_eq!((ended.code, ended.out.as_str()), (Some(0), ""), "{}", ended.err);
+        assert!(ended.err.contains("* drained 0 sessions in "), "{}", ended.err);
+    }
+}
+
 #[tokio::test]
 async fn what_keeps_a_peer_from_being_reached_is_named() {
     let keys = Keys::new();

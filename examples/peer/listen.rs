@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Args;
 use noise_pool::{Message, PoolEvent};
 
-use crate::{DRAIN_AT_MOST, Failure, Node};
+use crate::{DRAIN_AT_MOST, Failure, Node, interrupts};
 
 #[derive(Args)]
 pub(crate) struct Listen {
@@ -24,6 +24,7 @@ pub(crate) struct Listen {
 impl Listen {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         let (pool, mut inbox) = self.node.open()?;
+        let mut interrupts = interrupts()?;
         // Before the first peer can connect: a subscription tells what happens after it.
         let mut events = pool.subscribe();
         let address = pool.listen(self.addr).await?;
@@ -32,7 +33,7 @@ impl Listen {
         loop {
             tokio::select! {
                 biased;
-                interrupt = tokio::signal::ctrl_c() => break interrupt?,
+                Some(()) = interrupts.recv() => break,
                 Some(event) = events.recv() => match event {
                     Ok(event) => show_event(&event),
                     Err(lagged) => eprintln!("* {lagged}"),

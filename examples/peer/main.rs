@@ -12,6 +12,7 @@
 //! This file owns the command line and what the commands share: building a pool, telling errors.
 
 use std::error::Error;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,6 +26,21 @@ mod send;
 
 /// What ends a command.
 pub(crate) type Failure = Box<dyn Error + Send + Sync>;
+
+/// Ctrl-C.
+#[cfg(unix)]
+pub(crate) type Interrupts = tokio::signal::unix::Signal;
+#[cfg(windows)]
+pub(crate) type Interrupts = tokio::signal::windows::CtrlC;
+
+/// From here on Ctrl-C does not end the program by itself, and none is missed. To be called before
+/// anything is printed by which others could know that the program runs.
+pub(crate) fn interrupts() -> io::Result<Interrupts> {
+    #[cfg(unix)]
+    return tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt());
+    #[cfg(windows)]
+    return tokio::signal::windows::ctrl_c();
+}
 
 /// How long the goodbye may take: both sides flush, and tell each other what they received.
 pub(crate) const DRAIN_AT_MOST: Duration = Duration::from_secs(10);

@@ -12,7 +12,7 @@ use noise_pool::{PeerAddress, Pool};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::listen::print_line;
-use crate::{DRAIN_AT_MOST, Failure, Node, chain};
+use crate::{DRAIN_AT_MOST, Failure, Node, chain, interrupts};
 
 #[derive(Args)]
 pub(crate) struct Ping {
@@ -39,11 +39,12 @@ fn seconds(text: &str) -> Result<Duration, String> {
 impl Ping {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         let (pool, _inbox) = self.node.open()?;
+        let mut interrupts = interrupts()?;
         let began = Instant::now();
         let mut times = RoundTrips::default();
         tokio::select! {
             biased;
-            interrupt = tokio::signal::ctrl_c() => interrupt?,
+            _ = interrupts.recv() => {}
             outcome = self.ping(&pool, &mut times) => outcome?,
         }
         let peer = self.target.peer;

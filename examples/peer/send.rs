@@ -13,7 +13,7 @@ use noise_pool::{Inbox, PeerAddress, Pool, PoolEvent};
 use tokio::sync::mpsc;
 
 use crate::listen::{print_line, shown};
-use crate::{DRAIN_AT_MOST, Failure, Node};
+use crate::{DRAIN_AT_MOST, Failure, Node, interrupts};
 
 /// Lines read ahead of what the session accepts.
 const READ_AHEAD: usize = 64;
@@ -32,6 +32,7 @@ pub(crate) struct SendLines {
 impl SendLines {
     pub(crate) async fn run(self) -> Result<ExitCode, Failure> {
         let (pool, mut inbox) = self.node.open()?;
+        let mut interrupts = interrupts()?;
         let mut events = pool.subscribe();
         if let Some(addr) = self.addr {
             let address = pool.listen(addr).await?;
@@ -41,7 +42,7 @@ impl SendLines {
         // Dropping the work half-way is safe: a message was accepted, or it was not.
         let outcome = tokio::select! {
             biased;
-            interrupt = tokio::signal::ctrl_c() => interrupt.map_err(Failure::from),
+            _ = interrupts.recv() => Ok(()),
             outcome = send_lines(&pool, &self.target, &mut inbox, &mut sent) => outcome,
         };
 
