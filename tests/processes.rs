@@ -17,11 +17,14 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
+#[path = "support/hold.rs"]
+mod hold;
 #[path = "support/program.rs"]
 mod program;
 #[path = "support/silence.rs"]
 mod silence;
 
+use hold::Hold;
 use program::{Ended, PATIENCE, Program};
 use silence::Silence;
 
@@ -321,6 +324,47 @@ async fn a_restarted_listener_that_dials_supersedes_the_session_that_died_with_i
     let ended = listener.end().await;
     assert_eq!(ended.code, Some(0));
     assert!(ended.err.contains("1 sent, 1 delivered"), "{}", ended.err);
+}
+
+/// Both are killed, the network keeps it secret, and both are back on their old ports and dial each
+/// other at the same moment.
+#[tokio::test]
+async fn two_that_restart_together_are_whole_again_by_their_first_dials() {
+    let keys = Keys::new();
+    let (alice, bob) = (keys.key("alice.key").await, keys.key("bob.key").await);
+    let start = |key: &Key, at: SocketAddr, target: &str| {
+        Program::start("peer", ["send", "--key", &key.file, "--addr", &at.to_string(), target])
+    };
+    let (mut listener, alices_address) = alice.listen(anywhere()).await;
+    let network = Silence::before(alices_address).await;
+    let mut sender = start(&bob, anywhere(), &alice.target(network.address));
+    let bobs_address = bob.at(&sender.line().await);
+    sender.type_line("before").await;
+    assert_eq!(listener.line().await, bob.says("before"));
+    tokio::join!(listener.kill(), sender.kill());
+
+    // Each has dialled before it can hear of the other's dial.
+    let (to_alice, to_bob) = (Hold::before(alices_address).await, Hold::before(bobs_address).await);
+    let mut alice_again = start(&alice, alices_address, &bob.target(to_bob.address));
+    let mut bob_again = start(&bob, bobs_address, &alice.target(to_alice.address));
+    alice.at(&alice_again.line().await);
+    bob.at(&bob_again.line().await);
+    alice_again.type_line("I am back").await;
+    bob_again.type_line("so am I").await;
+    timeout(PATIENCE, async { tokio::join!(to_alice.dialled(), to_bob.dialled()) }).await.unwrap();
+    let restarted = Instant::now();
+    to_alice.release();
+    to_bob.release();
+    assert_eq!(alice_again.line().await, bob.says("so am I"));
+    assert_eq!(bob_again.line().await, alice.says("I am back"));
+    assert!(restarted.elapsed() < SOON, "{:?}", restarted.elapsed());
+
+    // Each has what the other sent, and knows it.
+    for program in [bob_again, alice_again] {
+        let ended = program.end().await;
+        assert_eq!((ended.code, ended.out.as_str()), (Some(0), ""), "{}", ended.err);
+        assert!(ended.err.contains("1 sent, 1 delivered"), "{}", ended.err);
+    }
 }
 
 #[tokio::test]
