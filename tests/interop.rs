@@ -23,7 +23,7 @@ use noise_pool::{
 use serde_json::{Value, json};
 use support::raw::{AES, CHACHA};
 use support::{Node, identity, soon};
-use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -32,6 +32,9 @@ const SUITES: [(Suite, &str); 2] = [(Suite::ChaChaPolyBlake2s, CHACHA), (Suite::
 
 /// Messages each way, beside those of [`SIZES`].
 const MANY: usize = 10_000;
+
+/// Messages under way from the Python side when both sides drain.
+const PARTING: usize = 20;
 
 /// The sizes that may go wrong: nothing, the least, a router's, almost a frame, and in fragments.
 const SIZES: [usize; 5] = [0, 1, 1_028, 65_000, 1 << 20];
@@ -76,6 +79,8 @@ enum Python {
 enum Drainer {
     Pool,
     Python,
+    /// Each before it has heard of the other's drain.
+    Both,
 }
 
 // ---- the Python side ----------------------------------------------------------------------------
@@ -100,7 +105,7 @@ impl Process {
             .arg("-B")
             .arg(folder.join(script))
             .arg(task.to_string())
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -113,6 +118,11 @@ impl Process {
     async fn outcome(&mut self) -> Value {
         let line = soon("what Python says", self.lines.next_line()).await.unwrap();
         serde_json::from_str(&line.expect("Python failed; it says above why")).unwrap()
+    }
+
+    /// Lets it go on.
+    async fn go(&mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"go\n").await.unwrap();
     }
 
     /// Its end, with nothing more to say.
@@ -244,9 +254,11 @@ async fn converse(
     let mut node = Node::start(config(suite.0)).await;
     let mut events = node.pool.subscribe();
     let all = SIZES.len() + MANY;
-    let drain_after = (drainer == Drainer::Python).then_some(all);
-    let task =
-        task(library, suite.1, &json!({ "rekey_after": REKEY_AFTER, "drain_after": drain_after }));
+    let drain_after = (drainer != Drainer::Pool).then_some(all);
+    let parting = if drainer == Drainer::Both { PARTING } else { 0 };
+    let more =
+        json!({ "rekey_after": REKEY_AFTER, "drain_after": drain_after, "parting": parting });
+    let task = task(library, suite.1, &more);
     let (mut process, lease) = meet(&node, python, &task).await;
     assert_eq!(&lease.peer_payload()[..], b"python's own");
     let hash = hex(lease.handshake_hash());
@@ -278,10 +290,17 @@ async fn converse(
         }
     }
     drop(lease);
-    let draining = (drainer == Drainer::Pool).then(|| {
-        let pool = node.pool.clone();
-        tokio::spawn(async move { pool.drain(PATIENCE).await })
-    });
+    let mut draining = Box::pin(node.pool.drain(PATIENCE));
+    if drainer == Drainer::Both {
+        // It does not read: our drain is begun when it is told to begin its own.
+        assert_eq!(process.outcome().await, json!({ "ready": true }));
+    }
+    if drainer != Drainer::Python {
+        assert!(futures_util::poll!(&mut draining).is_pending(), "it begins");
+    }
+    if drainer == Drainer::Both {
+        process.go().await;
+    }
     let (reason, report) = closed(&mut events).await;
     let told = process.outcome().await;
     process.ended().await;
@@ -292,11 +311,16 @@ async fn converse(
     assert_eq!(told["received"], sent, "{told}");
     assert_eq!(told["sent"], report.received, "{told}");
     let word = match drainer {
-        Drainer::Pool => {
-            let drained = soon("the drain", draining.unwrap()).await.unwrap();
+        Drainer::Pool | Drainer::Both => {
+            let drained = soon("the drain", draining).await;
             assert_eq!(drained.messages, report);
             assert_eq!((drained.sessions, drained.leases_remaining), (1, 0));
-            assert_eq!((reason, report.received), (CloseReason::Drained, sent), "all echoed");
+            let received = if parting == 0 { sent } else { (all + parting) as u64 };
+            assert_eq!((reason, report.received), (CloseReason::Drained, received));
+            for n in 0..parting {
+                let heard = soon("a parting message", node.inbox.recv()).await.unwrap();
+                assert_eq!(heard.body, n.to_string());
+            }
             6
         }
         Drainer::Python => {
@@ -326,7 +350,7 @@ async fn converse(
 async fn both_roles_converse(library: Library) {
     for suite in SUITES {
         for python in [Python::Client, Python::Server] {
-            for drainer in [Drainer::Pool, Drainer::Python] {
+            for drainer in [Drainer::Pool, Drainer::Python, Drainer::Both] {
                 converse(library, suite, python, drainer).await;
             }
         }

@@ -52,12 +52,13 @@ def run(task, line, handshake):
     if faulty:
         say(line.silence())
     else:
-        say(echo(session, task.get("drain_after"), task.get("rekey_after")))
+        say(echo(session, task.get("drain_after"), task.get("rekey_after"), task.get("parting")))
     line.sock.close()
 
 
-def echo(session, drain_after, rekey_after):
-    """Echoes until both sides have drained. The drain is ours after so many messages, if it is."""
+def echo(session, drain_after, rekey_after, parting):
+    """Echoes until both sides have drained. The drain is ours after so many messages, if it is; before
+    it we wait for a line on standard input and then send so many parting messages, if we are to."""
     session.rekey_after = rekey_after
     ours = drain_after is not None
     pings = 0
@@ -73,6 +74,11 @@ def echo(session, drain_after, rekey_after):
         if not session.said_drain:
             session.write(records)
             done = ours and session.sent >= drain_after and not session.awaits_pong
+            if done and parting:
+                # Not read from here to our drain: the other side's may have come meanwhile.
+                say({"ready": True})
+                sys.stdin.readline()
+                session.write([record for n in range(parting) for record in session.message(b"%d" % n)])
             if done or session.heard_drain:
                 session.drain()
         if session.heard_drain and not session.said_goodbye:
