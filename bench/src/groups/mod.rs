@@ -1,5 +1,11 @@
 //! What is measured, a file a group. Each fills in the targets that it is named for.
 
+mod clone;
+mod contended;
+mod hit;
+
+use serde_json::Value;
+
 use crate::harness::Settings;
 use crate::report::Report;
 
@@ -11,4 +17,15 @@ pub struct Group {
 }
 
 /// All of them, in the order of their targets.
-pub const ALL: &[Group] = &[];
+pub const ALL: &[Group] = &[
+    Group { name: "hit", targets: &["G1"], run: hit::run },
+    Group { name: "contended", targets: &["G2"], run: contended::run },
+    Group { name: "clone", targets: &["G3"], run: clone::run },
+];
+
+/// See [`PARTS`].
+pub type Part = fn(&[String]) -> Value;
+
+/// What a group has measured in processes of their own: the name of the part, and what it does with
+/// its arguments.
+pub const PARTS: &[(&str, Part)] = &[];

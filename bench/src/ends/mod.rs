@@ -1,0 +1,4 @@
+//! Sessions to measure with, and their other ends.
+
+pub mod crowd;
+pub mod raw;

@@ -1,0 +1,106 @@
+//! G2: checkout and return by two threads that want the same peer.
+
+use std::hint::{black_box, spin_loop};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::ends::crowd::{Crowd, quiet, runtime};
+use crate::harness::{Case, Settings, Spread, measure};
+use crate::pools::limit;
+use crate::report::{Figure, Report};
+
+const OURS: &str = "noise-pool, get";
+const SIP: &str = "DashMap, SipHash";
+const FAST: &str = "DashMap, seeded fast hash";
+const PAPAYA: &str = "papaya, seeded fast hash";
+const THREADS: u64 = 2;
+
+pub fn run(settings: &Settings, report: &mut Report) {
+    let runtime = runtime();
+    let crowd = runtime.block_on(Crowd::of(1, quiet(1)));
+    let (pool, member) = (&crowd.pool, &crowd.members[0]);
+    let peers = [member.peer];
+    let peer = &peers[0];
+    let sip = limit::dashmap::<std::hash::RandomState>(&peers);
+    let fast = limit::dashmap::<foldhash::fast::RandomState>(&peers);
+    let papaya = limit::papaya(&peers);
+    let results = measure(
+        settings,
+        vec![
+            both(OURS, || {
+                let lease = pool.get(black_box(peer));
+                u64::from(lease.is_none_or(|lease| lease.session_id() != member.session))
+            }),
+            both(SIP, || limit::hit(&sip, black_box(peer))),
+            both(FAST, || limit::hit(&fast, black_box(peer))),
+            both(PAPAYA, || limit::papaya_hit(&papaya, black_box(peer))),
+        ],
+    );
+    report.results("Checkout and return, two threads, one peer", "hit of a thread", &results);
+    report.target(
+        "G2",
+        vec![
+            Figure::at_most(
+                "times DashMap with SipHash",
+                results.ratio(OURS, SIP).median,
+                1.2,
+                Some(0.5),
+            ),
+            Figure::plain(
+                "times DashMap with a seeded fast hash",
+                results.ratio(OURS, FAST).median,
+            ),
+            Figure::plain(
+                "times papaya with a seeded fast hash",
+                results.ratio(OURS, PAPAYA).median,
+            ),
+        ],
+    );
+}
+
+/// Hits of one burst: some tenths of a millisecond, so that few bursts are cut by the scheduler.
+const BURST: u64 = 4_096;
+
+/// `one` by each thread at the same time; it returns 0.
+///
+/// The threads have a processor each and begin each burst together, by spinning. The time is the
+/// median burst's: one in which the system took a thread off its processor had no contention, and
+/// says nothing.
+fn both<'a>(name: &str, one: impl Fn() -> u64 + Sync + 'a) -> Case<'a> {
+    Case::new(name, move |units| {
+        let bursts = units.div_ceil(BURST);
+        let arrived = AtomicU64::new(0);
+        let work = |processor: usize| {
+            let mut set = CpuSet::new();
+            set.set(processor);
+            // Where it is not allowed, the system places them.
+            let _ = sched_setaffinity(None, &set);
+            let mut wrong = 0;
+            let mut times = Vec::with_capacity(bursts as usize);
+            for burst in 0..bursts {
+                arrived.fetch_add(1, Ordering::AcqRel);
+                while arrived.load(Ordering::Acquire) < (burst + 1) * THREADS {
+                    spin_loop();
+                }
+                let began = Instant::now();
+                for _ in 0..BURST {
+                    wrong |= one();
+                }
+                times.push(began.elapsed());
+            }
+            assert_eq!(wrong, 0, "a checkout gave nothing, or another session");
+            times
+        };
+        let times: Vec<Duration> = thread::scope(|scope| {
+            let work = &work;
+            let all = [0, 1].map(|processor| scope.spawn(move || work(processor)));
+            all.into_iter().flat_map(|one| one.join().expect("it has not panicked")).collect()
+        });
+        let per_hit =
+            Spread::of(times.iter().map(|time| time.as_secs_f64()).collect()).median / BURST as f64;
+        Duration::from_secs_f64(per_hit * units as f64)
+    })
+}
