@@ -1,4 +1,5 @@
 //! Sessions to measure with, and their other ends.
 
 pub mod crowd;
+pub mod mesh;
 pub mod raw;

@@ -2,7 +2,9 @@
 
 mod clone;
 mod contended;
+mod herd;
 mod hit;
+mod keepalive;
 
 use serde_json::Value;
 
@@ -21,6 +23,8 @@ pub const ALL: &[Group] = &[
     Group { name: "hit", targets: &["G1"], run: hit::run },
     Group { name: "contended", targets: &["G2"], run: contended::run },
     Group { name: "clone", targets: &["G3"], run: clone::run },
+    Group { name: "herd", targets: &["G4"], run: herd::run },
+    Group { name: "keepalive", targets: &["G11"], run: keepalive::run },
 ];
 
 /// See [`PARTS`].
