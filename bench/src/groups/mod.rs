@@ -5,6 +5,7 @@ mod contended;
 mod herd;
 mod hit;
 mod keepalive;
+mod memory;
 
 use serde_json::Value;
 
@@ -24,6 +25,7 @@ pub const ALL: &[Group] = &[
     Group { name: "contended", targets: &["G2"], run: contended::run },
     Group { name: "clone", targets: &["G3"], run: clone::run },
     Group { name: "herd", targets: &["G4"], run: herd::run },
+    Group { name: "memory", targets: &["G8"], run: memory::run },
     Group { name: "keepalive", targets: &["G11"], run: keepalive::run },
 ];
 
@@ -32,4 +34,4 @@ pub type Part = fn(&[String]) -> Value;
 
 /// What a group has measured in processes of their own: the name of the part, and what it does with
 /// its arguments.
-pub const PARTS: &[(&str, Part)] = &[];
+pub const PARTS: &[(&str, Part)] = &[("memory", memory::part)];
