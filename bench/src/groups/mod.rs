@@ -6,6 +6,7 @@ mod herd;
 mod hit;
 mod keepalive;
 mod memory;
+mod scale;
 
 use serde_json::Value;
 
@@ -26,6 +27,7 @@ pub const ALL: &[Group] = &[
     Group { name: "clone", targets: &["G3"], run: clone::run },
     Group { name: "herd", targets: &["G4"], run: herd::run },
     Group { name: "memory", targets: &["G8"], run: memory::run },
+    Group { name: "scale", targets: &["G10"], run: scale::run },
     Group { name: "keepalive", targets: &["G11"], run: keepalive::run },
 ];
 
@@ -34,4 +36,4 @@ pub type Part = fn(&[String]) -> Value;
 
 /// What a group has measured in processes of their own: the name of the part, and what it does with
 /// its arguments.
-pub const PARTS: &[(&str, Part)] = &[("memory", memory::part)];
+pub const PARTS: &[(&str, Part)] = &[("memory", memory::part), ("scale", scale::part)];
