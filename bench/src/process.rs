@@ -21,7 +21,17 @@ pub fn resident() -> f64 {
 
 /// Processor time of all threads of this process, in the kernel and outside it.
 pub fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    clock(rustix::time::ClockId::ProcessCPUTime)
+}
+
+/// Processor time of this thread. What it does alone takes just so long where nothing else runs, and
+/// elsewhere what other programs take is not in it.
+pub fn thread_time() -> Duration {
+    clock(rustix::time::ClockId::ThreadCPUTime)
+}
+
+fn clock(id: rustix::time::ClockId) -> Duration {
+    let time = rustix::time::clock_gettime(id);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 

@@ -9,12 +9,13 @@ pub mod hyper;
 pub mod limit;
 pub mod pingora;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use noise_pool::PeerId;
 use tokio::runtime::Runtime;
 
 use crate::harness::Case;
+use crate::process::thread_time;
 
 /// What the pools pool: it knows its number.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ pub fn case<'a>(
     mut one: impl FnMut(usize) -> u64 + 'a,
 ) -> Case<'a> {
     Case::new(name, move |units| {
-        let began = Instant::now();
+        let began = thread_time();
         let mut wrong = 0;
         for &at in order.iter().cycle().take(units as usize) {
             wrong |= one(at) ^ at as u64;
@@ -66,7 +67,7 @@ pub fn waiting_case<'a>(
 ) -> Case<'a> {
     Case::new(name, move |units| {
         runtime.block_on(async {
-            let began = Instant::now();
+            let began = thread_time();
             let mut wrong = 0;
             for &at in order.iter().cycle().take(units as usize) {
                 wrong |= one(at).await ^ at as u64;
@@ -76,8 +77,8 @@ pub fn waiting_case<'a>(
     })
 }
 
-fn checked(began: Instant, wrong: u64) -> Duration {
-    let time = began.elapsed();
+fn checked(began: Duration, wrong: u64) -> Duration {
+    let time = thread_time() - began;
     assert_eq!(wrong, 0, "a checkout gave another peer's connection");
     time
 }
