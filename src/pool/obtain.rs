@@ -67,8 +67,7 @@ impl Inner {
     /// A lease on the live session, if there is one and a permit is free.
     #[inline]
     pub(crate) fn hit(&self, peer: &PeerId) -> Option<Lease> {
-        self.registry
-            .read(peer, |slot| slot.session().and_then(|held| Lease::try_checkout(&held.core)))?
+        self.registry.find(peer, |slot| Lease::try_checkout(&slot.session()?.core))
     }
 
     /// As [`Inner::hit`], for a session that needs no probe.
@@ -193,9 +192,10 @@ impl Inner {
             self.forget(&core);
             return Ok(None);
         }
-        if let Some(lease) = Lease::try_checkout(&core) {
-            return Ok(Some(lease));
-        }
+        let core = match Lease::try_from_core(core) {
+            Ok(lease) => return Ok(Some(lease)),
+            Err(core) => core,
+        };
         if self.settings.when_full == WhenFull::Fail {
             self.events.publish(|| PoolEvent::LimitHit { limit: Limit::Leases });
             return Err(DialError::Limit(Limit::Leases));

@@ -65,8 +65,22 @@ impl<D: Clone, S> Registry<D, S> {
     }
 
     /// Looks at the peer's slot, shared with other readers. `None`: there is no entry.
+    #[inline]
     pub(crate) fn read<R>(&self, peer: &PeerId, look: impl FnOnce(&Slot<D, S>) -> R) -> Option<R> {
         self.slots.read(peer, look)
+    }
+
+    /// As [`Registry::read`], for a look that may find nothing. What it finds is set from inside: the
+    /// map would pass an option of an option through memory.
+    #[inline]
+    pub(crate) fn find<R>(
+        &self,
+        peer: &PeerId,
+        look: impl FnOnce(&Slot<D, S>) -> Option<R>,
+    ) -> Option<R> {
+        let mut found = None;
+        self.slots.read(peer, |slot| found = look(slot));
+        found
     }
 
     /// Copies something of every entry, one shard at a time. Not a consistent cut across shards.
