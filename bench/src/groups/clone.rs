@@ -19,11 +19,11 @@ pub fn run(settings: &Settings, report: &mut Report) {
     let results = measure(
         settings,
         vec![
-            case(OURS, &[0], move |_| {
+            case(OURS, 1, move |_| {
                 let clone = lease.try_clone();
                 u64::from(clone.is_none_or(|clone| clone.session_id() != session))
             }),
-            case(LIMIT, &[0], move |_| {
+            case(LIMIT, 1, move |_| {
                 let clone = std::hint::black_box(Arc::clone(&connection));
                 clone.0
             }),

@@ -1,11 +1,11 @@
 //! G1: checkout and return of a session that is there, on one thread.
 
-use noise_pool::PeerId;
+use noise_pool::{PeerId, Pool};
 use tokio::runtime::Runtime;
 
-use crate::ends::crowd::{Crowd, quiet, runtime};
+use crate::ends::crowd::{Crowd, Member, quiet, runtime};
 use crate::harness::{Case, Results, Settings, measure};
-use crate::pools::{Keys, case, generic, hyper, limit, pingora, shuffled, waiting_case};
+use crate::pools::{case, generic, hyper, limit, pingora, shuffled, waiting_case};
 use crate::report::{Chart, Figure, Report};
 
 const OURS: &str = "noise-pool, get";
@@ -17,9 +17,9 @@ pub fn run(settings: &Settings, report: &mut Report) {
     let runtime = runtime();
     let crowd = runtime.block_on(Crowd::of(MANY, quiet(MANY)));
     for count in [1, MANY] {
-        let peers: Vec<_> = crowd.members[..count].iter().map(|member| member.peer).collect();
-        let order = shuffled(count);
-        let results = measure(settings, cases(&runtime, &crowd, &peers, &order));
+        let members = shuffled(crowd.members.iter().take(count).collect());
+        let peers: Vec<_> = members.iter().map(|member| member.peer).collect();
+        let results = measure(settings, cases(&runtime, &crowd.pool, &members, &peers));
         report.results(&format!("Checkout and return on a hit, {count} peers"), "hit", &results);
         if count == MANY {
             conclude(report, &results);
@@ -29,13 +29,11 @@ pub fn run(settings: &Settings, report: &mut Report) {
 
 fn cases<'a>(
     runtime: &'a Runtime,
-    crowd: &'a Crowd,
+    pool: &'a Pool,
+    members: &'a [&'a Member],
     peers: &'a [PeerId],
-    order: &'a [usize],
 ) -> Vec<Case<'a>> {
-    let keys = Keys { peers, order };
-    let pool = &crowd.pool;
-    let members = &crowd.members;
+    let keys = peers.len();
     let place = move |at: usize, session| match members[at].session == session {
         true => at as u64,
         false => u64::MAX,
@@ -44,22 +42,22 @@ fn cases<'a>(
     let sip = limit::dashmap::<std::hash::RandomState>(peers);
     let papaya = limit::papaya(peers);
     let mut cases = vec![
-        case(OURS, order, move |at| {
+        case(OURS, keys, move |at| {
             pool.get(&peers[at]).map_or(u64::MAX, |lease| place(at, lease.session_id()))
         }),
-        waiting_case(DIALLING, runtime, order, async move |at| {
+        waiting_case(DIALLING, runtime, keys, async move |at| {
             let lease = pool.get_or_dial(peers[at]).await;
             lease.map_or(u64::MAX, |lease| place(at, lease.session_id()))
         }),
-        case(LIMIT, order, move |at| limit::hit(&map, &peers[at])),
-        case("DashMap, SipHash", order, move |at| limit::hit(&sip, &peers[at])),
-        case("papaya, seeded fast hash", order, move |at| limit::papaya_hit(&papaya, &peers[at])),
-        pingora::pingora(&keys),
+        case(LIMIT, keys, move |at| limit::hit(&map, &peers[at])),
+        case("DashMap, SipHash", keys, move |at| limit::hit(&sip, &peers[at])),
+        case("papaya, seeded fast hash", keys, move |at| limit::papaya_hit(&papaya, &peers[at])),
+        pingora::pingora(peers),
     ];
-    cases.extend(hyper::legacy(runtime, &keys));
-    cases.push(hyper::singletons(runtime, &keys));
-    cases.extend(generic::deadpool(runtime, &keys));
-    cases.extend(generic::bb8(runtime, &keys));
+    cases.extend(hyper::legacy(runtime, peers));
+    cases.push(hyper::singletons(runtime, peers));
+    cases.extend(generic::deadpool(runtime, peers));
+    cases.extend(generic::bb8(runtime, peers));
     cases
 }
 

@@ -9,12 +9,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use noise_pool::{Config, PeerId, Pool};
+use noise_pool::{Config, PeerId, Pool, SessionId};
 use serde_json::{Value, json};
 use tokio::runtime::{Handle, Runtime};
 use tokio::time::sleep;
 
-use crate::ends::crowd::{Crowd, quiet, runtime};
+use crate::ends::crowd::{Crowd, Member, quiet, runtime};
 use crate::harness::{Settings, Spread, measure};
 use crate::pools::{case, shuffled};
 use crate::process::{apart, processor_time, resident};
@@ -98,8 +98,7 @@ pub fn part(arguments: &[String]) -> Value {
     assert_eq!(crowd.pool.peers().len(), many);
 
     // From here on the cohorts are not touched.
-    let rest: Vec<PeerId> =
-        crowd.members[plan.cohorts * COHORT..].iter().map(|member| member.peer).collect();
+    let rest = names(&crowd.members[plan.cohorts * COHORT..]);
     let (hit, hit_few, hit_many) = checkout(&settings, &few, &crowd.pool, &rest);
     let (snapshot, alone, meanwhile, slower) = snapshots(&settings, &crowd.pool, &rest, many);
     let (quiet, wakes) = runtime.block_on(quietly());
@@ -196,19 +195,28 @@ async fn quietly() -> (f64, f64) {
     (100.0 * used.as_secs_f64() / LONG.as_secs_f64(), parked as f64 / LONG.as_secs_f64())
 }
 
+/// The peers in an order without pattern, with their sessions.
+fn names(members: &[Member]) -> Vec<(PeerId, SessionId)> {
+    shuffled(members.iter().map(|member| (member.peer, member.session)).collect())
+}
+
 /// A hit with many sessions, in times of one with few, and both in nanoseconds.
-fn checkout(settings: &Settings, few: &Crowd, pool: &Pool, rest: &[PeerId]) -> (f64, f64, f64) {
-    let small: Vec<PeerId> = few.members.iter().map(|member| member.peer).collect();
-    let orders = [shuffled(small.len()), shuffled(rest.len())];
-    let hit = |pool: &Pool, peers: &[PeerId], at: usize| match pool.get(&peers[at]) {
-        Some(lease) if lease.peer() == peers[at] => at as u64,
+fn checkout(
+    settings: &Settings,
+    few: &Crowd,
+    pool: &Pool,
+    rest: &[(PeerId, SessionId)],
+) -> (f64, f64, f64) {
+    let small = names(&few.members);
+    let hit = |pool: &Pool, names: &[(PeerId, SessionId)], at: usize| match pool.get(&names[at].0) {
+        Some(lease) if lease.session_id() == names[at].1 => at as u64,
         _ => u64::MAX,
     };
     let results = measure(
         settings,
         vec![
-            case("few", &orders[0], |at| hit(&few.pool, &small, at)),
-            case("many", &orders[1], |at| hit(pool, rest, at)),
+            case("few", small.len(), |at| hit(&few.pool, &small, at)),
+            case("many", rest.len(), |at| hit(pool, rest, at)),
         ],
     );
     let time = |name| results.case(name).time().median;
@@ -220,14 +228,13 @@ fn checkout(settings: &Settings, few: &Crowd, pool: &Pool, rest: &[PeerId]) -> (
 fn snapshots(
     settings: &Settings,
     pool: &Pool,
-    rest: &[PeerId],
+    rest: &[(PeerId, SessionId)],
     many: usize,
 ) -> (f64, f64, f64, f64) {
-    let order = shuffled(rest.len());
     let long = if settings.quick { Duration::from_millis(300) } else { Duration::from_secs(1) };
     let (mut times, mut alone, mut meanwhile, mut slower) = (vec![], vec![], vec![], vec![]);
     for _ in 0..settings.rounds().min(9) {
-        let without = slowest(pool, rest, &order, long);
+        let without = slowest(pool, rest, long);
         let over = Arc::new(AtomicBool::new(false));
         let snapping = {
             let (pool, over) = (pool.clone(), over.clone());
@@ -242,7 +249,7 @@ fn snapshots(
                 times
             })
         };
-        let with = slowest(pool, rest, &order, long);
+        let with = slowest(pool, rest, long);
         over.store(true, Ordering::Relaxed);
         times.extend(snapping.join().expect("a snapshot does not panic"));
         alone.push(without);
@@ -254,13 +261,13 @@ fn snapshots(
 }
 
 /// The 99.9th percentile of a get and its return, over so long, in nanoseconds.
-fn slowest(pool: &Pool, rest: &[PeerId], order: &[usize], long: Duration) -> f64 {
+fn slowest(pool: &Pool, rest: &[(PeerId, SessionId)], long: Duration) -> f64 {
     let mut histogram = Histogram::<u64>::new(3).expect("three digits");
     let began = Instant::now();
     let mut before = began;
-    for &at in order.iter().cycle() {
-        let lease = pool.get(&rest[at]);
-        assert!(lease.is_some(), "the session is there");
+    for (peer, session) in rest.iter().cycle() {
+        let lease = pool.get(peer);
+        assert!(lease.as_ref().is_some_and(|lease| lease.session_id() == *session));
         drop(lease);
         let now = Instant::now();
         histogram.saturating_record((now - before).as_nanos() as u64);

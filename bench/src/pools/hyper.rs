@@ -16,7 +16,7 @@ use noise_pool::PeerId;
 use tokio::runtime::Runtime;
 use tower_service::Service;
 
-use super::{Connection, Keys, waiting_case};
+use super::{Connection, waiting_case};
 use crate::harness::Case;
 
 /// A handle of a connection; that of hyper is two `Arc`s and more.
@@ -56,28 +56,27 @@ impl Poolable for Whole {
 }
 
 /// Its client's pool, with its client's defaults, that holds a connection per key.
-fn filled<T: Poolable>(keys: &Keys<'_>, ver: Ver, make: impl Fn(u64) -> T) -> Pool<T, PeerId> {
+fn filled<T: Poolable>(peers: &[PeerId], ver: Ver, make: impl Fn(u64) -> T) -> Pool<T, PeerId> {
     let config =
         Config { idle_timeout: Some(Duration::from_secs(90)), max_idle_per_host: usize::MAX };
     let pool = Pool::new(config, TokioExecutor::new(), None::<TokioTimer>);
-    for (number, peer) in keys.peers.iter().enumerate() {
+    for (number, peer) in peers.iter().enumerate() {
         let connecting = pool.connecting(peer, ver).expect("nobody else connects");
         drop(pool.pooled(connecting, make(number as u64)));
     }
     pool
 }
 
-pub fn legacy<'a>(runtime: &'a Runtime, keys: &Keys<'a>) -> [Case<'a>; 2] {
-    let peers = keys.peers;
-    let shared = filled(keys, Ver::Http2, |number| Handle(Arc::new(Connection(number))));
+pub fn legacy<'a>(runtime: &'a Runtime, peers: &'a [PeerId]) -> [Case<'a>; 2] {
+    let shared = filled(peers, Ver::Http2, |number| Handle(Arc::new(Connection(number))));
     // Unlike a shared one, a connection that was just made is pooled when its user drops it, and not
     // before there is a reference to the pool: so it is, once it has been checked out.
-    let whole = filled(keys, Ver::Auto, |number| Whole(Connection(number)));
+    let whole = filled(peers, Ver::Auto, |number| Whole(Connection(number)));
     [
-        waiting_case("hyper-util, HTTP/2 shared", runtime, keys.order, async move |at| {
+        waiting_case("hyper-util, HTTP/2 shared", runtime, peers.len(), async move |at| {
             shared.checkout(peers[at]).await.map_or(u64::MAX, |held| held.0.0)
         }),
-        waiting_case("hyper-util, HTTP/1", runtime, keys.order, async move |at| {
+        waiting_case("hyper-util, HTTP/1", runtime, peers.len(), async move |at| {
             whole.checkout(peers[at]).await.map_or(u64::MAX, |held| held.0.0)
         }),
     ]
@@ -117,8 +116,7 @@ impl Service<PeerId> for Connect {
 
 /// The newer parts: a singleton per key in its map, which needs a lock of its user's. They watch no
 /// idle time, count nothing and forget nobody: a lock, a hash map, a lock and an `Arc`.
-pub fn singletons<'a>(runtime: &'a Runtime, keys: &Keys<'a>) -> Case<'a> {
-    let peers = keys.peers;
+pub fn singletons<'a>(runtime: &'a Runtime, peers: &'a [PeerId]) -> Case<'a> {
     // The map makes a singleton when it first sees a key; it is told which key is which.
     let places: HashMap<PeerId, u64> =
         peers.iter().enumerate().map(|(at, peer)| (*peer, at as u64)).collect();
@@ -128,7 +126,7 @@ pub fn singletons<'a>(runtime: &'a Runtime, keys: &Keys<'a>) -> Case<'a> {
             .values(move |peer: &PeerId| Singleton::new(Connect(places[peer])))
             .build(),
     );
-    waiting_case("hyper-util, singletons in a map", runtime, keys.order, async move |at| {
+    waiting_case("hyper-util, singletons in a map", runtime, peers.len(), async move |at| {
         let held = match map.lock() {
             Ok(mut map) => map.service(&peers[at]).call(peers[at]),
             Err(_) => return u64::MAX,

@@ -11,7 +11,6 @@ pub mod pingora;
 
 use std::time::Duration;
 
-use noise_pool::PeerId;
 use tokio::runtime::Runtime;
 
 use crate::harness::Case;
@@ -21,37 +20,27 @@ use crate::process::thread_time;
 #[derive(Debug)]
 pub struct Connection(pub u64);
 
-/// Keys, and an order in which to ask for them that no cache can guess.
-pub struct Keys<'a> {
-    pub peers: &'a [PeerId],
-    pub order: &'a [usize],
-}
-
-/// `0..count`, shuffled, the same in every run.
-pub fn shuffled(count: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..count).collect();
+/// `items` in an order without pattern, the same in every run: a router's next peer is nobody's
+/// neighbour in memory, though its name has just arrived and is at hand.
+pub fn shuffled<T>(mut items: Vec<T>) -> Vec<T> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    for last in (1..count).rev() {
+    for last in (1..items.len()).rev() {
         // xorshift64: good enough to have no pattern.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        order.swap(last, (state % (last as u64 + 1)) as usize);
+        items.swap(last, (state % (last as u64 + 1)) as usize);
     }
-    order
+    items
 }
 
-/// A checkout and its return; `one` takes the key's place and gives back what its connection says
-/// its place is.
-pub fn case<'a>(
-    name: &str,
-    order: &'a [usize],
-    mut one: impl FnMut(usize) -> u64 + 'a,
-) -> Case<'a> {
+/// A checkout and its return, of one key of `keys` after the other; `one` takes the key's place and
+/// gives back what its connection says its place is.
+pub fn case<'a>(name: &str, keys: usize, mut one: impl FnMut(usize) -> u64 + 'a) -> Case<'a> {
     Case::new(name, move |units| {
         let began = thread_time();
         let mut wrong = 0;
-        for &at in order.iter().cycle().take(units as usize) {
+        for at in (0..keys).cycle().take(units as usize) {
             wrong |= one(at) ^ at as u64;
         }
         checked(began, wrong)
@@ -62,14 +51,14 @@ pub fn case<'a>(
 pub fn waiting_case<'a>(
     name: &str,
     runtime: &'a Runtime,
-    order: &'a [usize],
+    keys: usize,
     mut one: impl AsyncFnMut(usize) -> u64 + 'a,
 ) -> Case<'a> {
     Case::new(name, move |units| {
         runtime.block_on(async {
             let began = thread_time();
             let mut wrong = 0;
-            for &at in order.iter().cycle().take(units as usize) {
+            for at in (0..keys).cycle().take(units as usize) {
                 wrong |= one(at).await ^ at as u64;
             }
             checked(began, wrong)
