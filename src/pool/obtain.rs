@@ -4,7 +4,7 @@
 //! leaves nothing behind but, perhaps, a dial that others wait for or that is committed.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::time::timeout;
 
@@ -64,10 +64,11 @@ impl Drop for Waiter<'_> {
 }
 
 impl Inner {
-    /// A lease on the live session, if there is one and a permit is free.
+    /// A lease on the live session, if there is one and a permit is free. Takes no lock.
     #[inline]
     pub(crate) fn hit(&self, peer: &PeerId) -> Option<Lease> {
-        self.registry.find(peer, |slot| Lease::try_checkout(&slot.session()?.core))
+        let core = self.registry.session(peer, Weak::upgrade)?;
+        Lease::try_from_core(core).ok()
     }
 
     /// As [`Inner::hit`], for a session that needs no probe.

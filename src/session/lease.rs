@@ -65,6 +65,16 @@ impl LeaseCore {
         &self.session
     }
 
+    /// Makes of the last share one to which no weak handle leads: no lease can be taken by one any
+    /// more. Whether it is the last is decided by the same word that a lease is taken by.
+    ///
+    /// # Errors
+    ///
+    /// It is not the last share.
+    pub(crate) fn close_unused(core: Arc<Self>) -> Result<Arc<Self>, Arc<Self>> {
+        Arc::try_unwrap(core).map(Arc::new)
+    }
+
     /// Whether its leases are counted by permits.
     pub(crate) fn has_permits(&self) -> bool {
         self.permits.is_some()
@@ -143,6 +153,7 @@ impl Lease {
     /// # Errors
     ///
     /// The share, if there is no lease to be had now.
+    #[inline]
     pub(crate) fn try_from_core(core: Arc<LeaseCore>) -> Result<Self, Arc<LeaseCore>> {
         match core.admit() {
             Some(last) => Ok(Self { core, last }),
