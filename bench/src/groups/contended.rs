@@ -1,6 +1,7 @@
 //! G2: checkout and return by two threads that want the same peer.
 
 use std::hint::{black_box, spin_loop};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::ends::crowd::{Crowd, quiet, runtime};
 use crate::harness::{Case, Settings, Spread, measure};
-use crate::pools::limit;
+use crate::pools::{Connection, limit};
 use crate::report::{Figure, Report};
 
 const OURS: &str = "noise-pool, get";
@@ -27,6 +28,8 @@ pub fn run(settings: &Settings, report: &mut Report) {
     let sip = limit::dashmap::<std::hash::RandomState>(&peers);
     let fast = limit::dashmap::<foldhash::fast::RandomState>(&peers);
     let papaya = limit::papaya(&peers);
+    let held = [(*peer, Arc::new(Connection(0)))];
+    let weak = limit::papaya_weak(&held);
     let results = measure(
         settings,
         vec![
@@ -37,6 +40,7 @@ pub fn run(settings: &Settings, report: &mut Report) {
             both(SIP, || limit::hit(&sip, black_box(peer))),
             both(FAST, || limit::hit(&fast, black_box(peer))),
             both(PAPAYA, || limit::papaya_hit(&papaya, black_box(peer))),
+            both("papaya of Weaks", || limit::papaya_weak_hit(&weak, black_box(peer))),
         ],
     );
     report.results("Checkout and return, two threads, one peer", "hit of a thread", &results);

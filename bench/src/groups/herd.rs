@@ -6,7 +6,8 @@ use noise_pool::{Identity, Inbox, Pool, Target};
 use tokio::runtime::Runtime;
 
 use crate::ends::crowd::runtime;
-use crate::harness::{Case, Settings, measure};
+use crate::harness::{Case, Settings, Spread, measure};
+use crate::process::processor_time;
 use crate::report::{Figure, Report};
 
 const OURS: &str = "noise-pool, get_or_dial";
@@ -25,9 +26,11 @@ pub fn run(settings: &Settings, report: &mut Report) {
     let runtime = runtime();
     let pair = runtime.block_on(Pair::new());
     let (mut herds, mut errors, mut most, mut least) = (0_u64, 0, 0, u64::MAX);
+    let (mut used, mut used_by_limit) = (Vec::new(), Vec::new());
     let mut herd = |_| {
-        let before = pair.handshakes();
+        let (before, began) = (pair.handshakes(), processor_time());
         let (time, failed) = pair.herd(&runtime);
+        used.push((processor_time() - began).as_secs_f64());
         let handshakes = pair.handshakes() - before;
         herds += 1;
         errors += failed;
@@ -40,12 +43,15 @@ pub fn run(settings: &Settings, report: &mut Report) {
         vec![
             Case::of(OURS, 1, &mut herd),
             Case::of(LIMIT, 1, |_| {
+                let began = processor_time();
                 let time = spawned(&runtime) + pair.dialled(&runtime);
+                used_by_limit.push((processor_time() - began).as_secs_f64());
                 runtime.block_on(pair.part());
                 time
             }),
         ],
     );
+    let processor = Spread::of(used.iter().zip(&used_by_limit).map(|(a, b)| a / b).collect());
     let title = format!("{TASKS} tasks, one absent peer, TCP on loopback");
     report.results(&title, "herd", &results);
     report.target(
@@ -55,6 +61,7 @@ pub fn run(settings: &Settings, report: &mut Report) {
             Figure::at_least("handshakes, at least", least as f64, 1.0, None),
             Figure::at_most("errors", errors as f64, 0.0, None),
             Figure::at_most("times the limit", results.ratio(OURS, LIMIT).median, 2.0, Some(1.3)),
+            Figure::plain("times the limit's processor time", processor.median),
             Figure::plain("herds", herds as f64),
         ],
     );

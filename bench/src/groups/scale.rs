@@ -15,9 +15,9 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::time::sleep;
 
 use crate::ends::crowd::{Crowd, Member, quiet, runtime};
-use crate::harness::{Settings, Spread, measure};
-use crate::pools::{case, shuffled};
-use crate::process::{apart, processor_time, resident};
+use crate::harness::{Results, Settings, Spread, measure};
+use crate::pools::{case, limit, shuffled};
+use crate::process::{apart, processor_time, resident, thread_time};
 use crate::report::{Figure, Report, number};
 
 const FEW: usize = 1_000;
@@ -40,6 +40,7 @@ pub fn run(settings: &Settings, report: &mut Report) {
         &["", &FEW.to_string(), &many.to_string(), "ratio"],
         vec![
             row("checkout, ns", "hit_few", "hit_many", "hit"),
+            row("limit: DashMap, seeded fast hash, ns", "map_few", "map_many", "map"),
             row("resident memory per session, KiB", "memory_few", "memory_many", "memory"),
             row("to expire a session, µs of processor", "expiry_few", "expiry_many", "expiry"),
             row("quiet: % of a core", "", "quiet", ""),
@@ -53,6 +54,7 @@ pub fn run(settings: &Settings, report: &mut Report) {
         "G10",
         vec![
             Figure::at_most("checkout, times", figure("hit"), 3.0, Some(2.0)),
+            Figure::plain("checkout of a bare map, times", figure("map")),
             Figure::at_most("memory per session, times", figure("memory"), 1.0, None),
             Figure::at_most("expiry per expired session, times", figure("expiry"), 1.0, None),
             Figure::at_most("snapshot, ms", figure("snapshot"), 100.0, None),
@@ -99,7 +101,8 @@ pub fn part(arguments: &[String]) -> Value {
 
     // From here on the cohorts are not touched.
     let rest = names(&crowd.members[plan.cohorts * COHORT..]);
-    let (hit, hit_few, hit_many) = checkout(&settings, &few, &crowd.pool, &rest);
+    let hits = checkout(&settings, &few, &crowd.pool, &rest);
+    let time = |name| hits.case(name).time().median;
     let (snapshot, alone, meanwhile, slower) = snapshots(&settings, &crowd.pool, &rest, many);
     let (quiet, wakes) = runtime.block_on(quietly());
     let expiry_few = few_expire(&runtime, &plan);
@@ -116,7 +119,9 @@ pub fn part(arguments: &[String]) -> Value {
     assert_eq!(crowd.pool.peers().len(), rest.len(), "each cohort has expired, and nobody else");
 
     json!({
-        "hit": hit, "hit_few": hit_few, "hit_many": hit_many,
+        "hit": hits.ratio("many", "few").median, "hit_few": time("few"), "hit_many": time("many"),
+        "map": hits.ratio("map, many", "map, few").median,
+        "map_few": time("map, few"), "map_many": time("map, many"),
         "memory": memory_many / memory_few,
         "memory_few": memory_few / 1024.0,
         "memory_many": memory_many / 1024.0,
@@ -137,8 +142,9 @@ async fn by_cohorts(
     let mut due = Vec::new();
     for _ in 0..plan.cohorts {
         sleep(plan.apart).await;
-        crowd.grow(COHORT).await;
+        // The first of them is due first.
         due.push(Instant::now() + max_idle);
+        crowd.grow(COHORT).await;
     }
     sleep(plan.apart).await;
     crowd.grow(many - plan.cohorts * COHORT).await;
@@ -200,30 +206,35 @@ fn names(members: &[Member]) -> Vec<(PeerId, SessionId)> {
     shuffled(members.iter().map(|member| (member.peer, member.session)).collect())
 }
 
-/// A hit with many sessions, in times of one with few, and both in nanoseconds.
+/// A hit of ours and of a bare map, with few entries and with many.
 fn checkout(
     settings: &Settings,
     few: &Crowd,
     pool: &Pool,
     rest: &[(PeerId, SessionId)],
-) -> (f64, f64, f64) {
+) -> Results {
     let small = names(&few.members);
     let hit = |pool: &Pool, names: &[(PeerId, SessionId)], at: usize| match pool.get(&names[at].0) {
         Some(lease) if lease.session_id() == names[at].1 => at as u64,
         _ => u64::MAX,
     };
-    let results = measure(
+    let map = |names: &[(PeerId, SessionId)]| {
+        let peers: Vec<PeerId> = names.iter().map(|(peer, _)| *peer).collect();
+        limit::dashmap::<foldhash::fast::RandomState>(&peers)
+    };
+    let (small_map, large_map) = (map(&small), map(rest));
+    measure(
         settings,
         vec![
             case("few", small.len(), |at| hit(&few.pool, &small, at)),
             case("many", rest.len(), |at| hit(pool, rest, at)),
+            case("map, few", small.len(), |at| limit::hit(&small_map, &small[at].0)),
+            case("map, many", rest.len(), |at| limit::hit(&large_map, &rest[at].0)),
         ],
-    );
-    let time = |name| results.case(name).time().median;
-    (results.ratio("many", "few").median, time("few"), time("many"))
+    )
 }
 
-/// How long a snapshot takes in milliseconds; the 99.9th percentile of a get without snapshots and
+/// How long a snapshot takes its thread, in milliseconds; the 99.9th percentile of a get without snapshots and
 /// with one after the other on another thread, in nanoseconds; and the ratio of the two.
 fn snapshots(
     settings: &Settings,
@@ -241,9 +252,9 @@ fn snapshots(
             thread::spawn(move || {
                 let mut times = Vec::new();
                 while !over.load(Ordering::Relaxed) {
-                    let began = Instant::now();
+                    let began = thread_time();
                     let snapshot = pool.snapshot();
-                    times.push(began.elapsed().as_secs_f64() * 1e3);
+                    times.push((thread_time() - began).as_secs_f64() * 1e3);
                     assert_eq!(snapshot.sessions.len(), many);
                 }
                 times

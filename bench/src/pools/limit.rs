@@ -1,7 +1,7 @@
 //! The limits: concurrent maps of `Arc`s, with nothing around them.
 
 use std::hash::BuildHasher;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 use noise_pool::PeerId;
@@ -29,11 +29,12 @@ pub fn hit<S: BuildHasher + Clone>(
     held.map_or(u64::MAX, |held| held.0)
 }
 
-/// The same over papaya, whose readers take no lock.
-pub fn papaya(
-    peers: &[PeerId],
-) -> papaya::HashMap<PeerId, Arc<Connection>, foldhash::fast::RandomState> {
-    let map = papaya::HashMap::default();
+/// A map whose readers take no lock.
+pub type Papaya<T> = papaya::HashMap<PeerId, T, foldhash::fast::RandomState>;
+
+/// The same over papaya.
+pub fn papaya(peers: &[PeerId]) -> Papaya<Arc<Connection>> {
+    let map = Papaya::default();
     for (number, peer) in peers.iter().enumerate() {
         map.pin().insert(*peer, Arc::new(Connection(number as u64)));
     }
@@ -42,10 +43,24 @@ pub fn papaya(
 
 /// Get, `Arc` clone and drop.
 #[inline]
-pub fn papaya_hit(
-    map: &papaya::HashMap<PeerId, Arc<Connection>, foldhash::fast::RandomState>,
-    peer: &PeerId,
-) -> u64 {
+pub fn papaya_hit(map: &Papaya<Arc<Connection>>, peer: &PeerId) -> u64 {
     let held = map.pin().get(peer).map(Arc::clone);
+    held.map_or(u64::MAX, |held| held.0)
+}
+
+/// As it would have to be in front of a pool's slots: what such a map has removed it drops some time
+/// later, and a handle that is dropped late would keep a session from ending.
+pub fn papaya_weak(held: &[(PeerId, Arc<Connection>)]) -> Papaya<Weak<Connection>> {
+    let map = Papaya::default();
+    for (peer, connection) in held {
+        map.pin().insert(*peer, Arc::downgrade(connection));
+    }
+    map
+}
+
+/// Get, upgrade and drop.
+#[inline]
+pub fn papaya_weak_hit(map: &Papaya<Weak<Connection>>, peer: &PeerId) -> u64 {
+    let held = map.pin().get(peer).and_then(Weak::upgrade);
     held.map_or(u64::MAX, |held| held.0)
 }
