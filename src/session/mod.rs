@@ -245,6 +245,25 @@ struct CoreEntry {
     permits: Option<Arc<Semaphore>>,
 }
 
+/// The lease cores of a session. Nearly always one, so that one has no memory of its own.
+#[derive(Debug, Default)]
+struct Cores {
+    newest: Option<CoreEntry>,
+    older: Vec<CoreEntry>,
+}
+
+impl Cores {
+    fn iter(&self) -> impl Iterator<Item = &CoreEntry> {
+        self.newest.iter().chain(&self.older)
+    }
+
+    /// Puts a core in the place of the newest, and forgets those that are gone.
+    fn add(&mut self, entry: CoreEntry) {
+        self.older.extend(self.newest.replace(entry));
+        self.older.retain(|entry| entry.core.strong_count() > 0);
+    }
+}
+
 /// One session, as its leases and the pool see it. The driver is a future apart.
 ///
 /// In this order in memory: what a checkout touches comes first and lies together. Where there are
@@ -264,7 +283,7 @@ pub(crate) struct Session {
     gate: Arc<Gate>,
     holder: Holder,
     orders: Mutex<Orders>,
-    cores: Mutex<Vec<CoreEntry>>,
+    cores: Mutex<Cores>,
     meters: Meters,
     probes: Probes,
     /// Told when a lease core has gone, and at retirement and end.
@@ -556,9 +575,7 @@ impl Session {
     fn add_core(&self, core: Weak<LeaseCore>, permits: Option<Arc<Semaphore>>) {
         self.live_cores.fetch_add(1, Ordering::Relaxed);
         {
-            let mut cores = self.lock_cores();
-            cores.retain(|entry| entry.core.strong_count() > 0);
-            cores.push(CoreEntry { core, permits: permits.clone() });
+            self.lock_cores().add(CoreEntry { core, permits: permits.clone() });
         }
         if self.marks.load(Ordering::Acquire) & RETIRED != 0
             && let Some(permits) = permits
@@ -579,7 +596,7 @@ impl Session {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_cores(&self) -> MutexGuard<'_, Vec<CoreEntry>> {
+    fn lock_cores(&self) -> MutexGuard<'_, Cores> {
         self.cores.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
