@@ -3,8 +3,11 @@
 
 mod alloc;
 mod charts;
+mod ends;
 mod groups;
 mod harness;
+mod pools;
+mod process;
 mod report;
 
 use std::error::Error;
@@ -35,10 +38,19 @@ struct Arguments {
     /// Draws bar charts into this folder.
     #[arg(long)]
     svg: Option<PathBuf>,
+    /// What the bench calls itself with: runs a part of a group, and prints what it says as JSON.
+    #[arg(long, hide = true)]
+    part: bool,
 }
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let arguments = Arguments::parse();
+    if arguments.part {
+        let (name, rest) = arguments.what.split_first().ok_or("a part has a name")?;
+        let part = groups::PARTS.iter().find(|(known, _)| known == name).ok_or("no such part")?;
+        println!("{}", (part.1)(rest));
+        return Ok(ExitCode::SUCCESS);
+    }
     let groups = match chosen(&arguments.what) {
         Ok(groups) => groups,
         Err(unknown) => {

@@ -79,6 +79,8 @@ pub(crate) struct Dial {
     /// Stops the task while it is not committed.
     pub(crate) abort: CancellationToken,
     room: Mutex<Option<Room>>,
+    /// Those that it began with: callers who name the same ones need no lock.
+    first_addresses: Box<[Address]>,
     addresses: Mutex<Addresses>,
     more: tokio::sync::Notify,
     phase: Mutex<DialPhase>,
@@ -103,17 +105,24 @@ impl Dial {
             parked: AtomicUsize::new(0),
             abort: CancellationToken::new(),
             room: Mutex::new(None),
+            first_addresses: addresses.into(),
             addresses: Mutex::default(),
             more: tokio::sync::Notify::new(),
             phase: Mutex::new(DialPhase::Queued),
             drained: OnceLock::new(),
         };
-        dial.add_addresses(addresses);
+        dial.learn(addresses);
         dial
     }
 
     /// Adds addresses that the dial does not know; they join its race.
     pub(crate) fn add_addresses(&self, addresses: &[Address]) {
+        if !addresses.iter().all(|address| self.first_addresses.contains(address)) {
+            self.learn(addresses);
+        }
+    }
+
+    fn learn(&self, addresses: &[Address]) {
         let mut known = lock(&self.addresses);
         let before = known.all.len();
         for address in addresses {

@@ -6,8 +6,8 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -27,7 +27,7 @@ use crate::pool::idle::IdleIndex;
 use crate::pool::keep::Keepers;
 use crate::pool::permit::Gauge;
 use crate::pool::reaper::Watched;
-use crate::pool::registry::{Registry, Seed};
+use crate::pool::registry::{Readable, Registry, Seed};
 use crate::pool::room::Room;
 use crate::pool::stats::Counters;
 use crate::pool::target::Target;
@@ -50,6 +50,33 @@ pub(crate) struct Held {
     pub(crate) core: Arc<LeaseCore>,
     /// Passed on when another session replaces this one.
     pub(crate) room: Option<Room>,
+}
+
+impl Readable for Held {
+    type Handle = Weak<LeaseCore>;
+
+    fn handle(&self) -> Self::Handle {
+        Arc::downgrade(&self.core)
+    }
+
+    fn mark(&self) -> usize {
+        Arc::as_ptr(&self.core).addr()
+    }
+}
+
+impl Held {
+    /// Closes the share to those who would take a lease without the slot's lock: from here on their
+    /// handles lead to nothing.
+    ///
+    /// # Errors
+    /// A lease is out; the share is as it was.
+    pub(crate) fn close_unused(self) -> Result<Self, Self> {
+        let Self { core, room } = self;
+        match LeaseCore::close_unused(core) {
+            Ok(core) => Ok(Self { core, room }),
+            Err(core) => Err(Self { core, room }),
+        }
+    }
 }
 
 /// Errors that the table of failures has forgotten.

@@ -4,7 +4,7 @@
 //! leaves nothing behind but, perhaps, a dial that others wait for or that is committed.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::time::timeout;
 
@@ -64,11 +64,11 @@ impl Drop for Waiter<'_> {
 }
 
 impl Inner {
-    /// A lease on the live session, if there is one and a permit is free.
+    /// A lease on the live session, if there is one and a permit is free. Takes no lock.
     #[inline]
     pub(crate) fn hit(&self, peer: &PeerId) -> Option<Lease> {
-        self.registry
-            .read(peer, |slot| slot.session().and_then(|held| Lease::try_checkout(&held.core)))?
+        let core = self.registry.session(peer, Weak::upgrade)?;
+        Lease::try_from_core(core).ok()
     }
 
     /// As [`Inner::hit`], for a session that needs no probe.
@@ -193,9 +193,10 @@ impl Inner {
             self.forget(&core);
             return Ok(None);
         }
-        if let Some(lease) = Lease::try_checkout(&core) {
-            return Ok(Some(lease));
-        }
+        let core = match Lease::try_from_core(core) {
+            Ok(lease) => return Ok(Some(lease)),
+            Err(core) => core,
+        };
         if self.settings.when_full == WhenFull::Fail {
             self.events.publish(|| PoolEvent::LimitHit { limit: Limit::Leases });
             return Err(DialError::Limit(Limit::Leases));

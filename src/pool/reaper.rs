@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::error::CloseReason;
 use crate::event::PoolEvent;
 use crate::pool::idle::{Evict, Use};
-use crate::pool::inner::Inner;
+use crate::pool::inner::{Held, Inner};
 use crate::session::{Fit, Session};
 use crate::sync::lock;
 
@@ -151,12 +151,13 @@ impl Inner {
         }
     }
 
-    /// Retires a session, unless a lease was taken meanwhile: that is decided under the shard's
-    /// lock, where leases are taken.
+    /// Retires a session, unless a lease was taken meanwhile: that is decided by the word that leases
+    /// are taken by, so that nobody has one who was not seen here.
     fn take_unused(self: &Arc<Self>, session: &Arc<Session>, why: CloseReason) -> bool {
         let held = self.registry.with(&session.peer(), |slot, _| {
+            // Leases of earlier cores count too.
             let unused = session.leases_out() == 0;
-            if unused { slot.remove(session.id()) } else { None }
+            if unused { slot.remove_if(session.id(), Held::close_unused) } else { None }
         });
         match held {
             Some(held) => {

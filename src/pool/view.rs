@@ -18,7 +18,6 @@ impl Inner {
     /// Everything at one moment, or nearly: each session and dial is consistent in itself.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let now = Instant::now();
-        let mut sessions = Vec::new();
         let mut dials = Vec::new();
         let slots = self.registry.collect(|_, slot| {
             let superseded = slot.superseded().cloned().collect();
@@ -29,6 +28,8 @@ impl Inner {
             };
             Some(Seen { session, dial, superseded })
         });
+        // At once: grown step by step, very many sessions would be copied as often as they are pictured.
+        let mut sessions = Vec::with_capacity(slots.len());
         for Seen { session, dial, superseded } in slots {
             sessions.extend(session.map(|session| session.picture(now)));
             let current = dial.map(|(dial, waiters)| {

@@ -449,6 +449,30 @@ impl<D: Clone, S> Slot<D, S> {
         }
     }
 
+    /// A session is to make room or has been idle for long. `Ready(id)` → vacant, if `close` lets the
+    /// session go; it gives it back otherwise, and nothing has changed.
+    pub(crate) fn remove_if(
+        &mut self,
+        id: SessionId,
+        close: impl FnOnce(S) -> Result<S, S>,
+    ) -> Option<S> {
+        match std::mem::replace(&mut self.state, State::Vacant) {
+            State::Ready(Ready { id: held, claim, displaced_instance, session }) if held == id => {
+                match close(session) {
+                    Ok(session) => Some(session),
+                    Err(session) => {
+                        self.state = State::Ready(Ready { id, claim, displaced_instance, session });
+                        None
+                    }
+                }
+            }
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
     /// The application disconnects the peer, or the pool drains. Any → vacant, with every dial
     /// whose verdict is awaited marked, so that a late accept is drained.
     pub(crate) fn disconnect(&mut self) -> Disconnected<D, S> {

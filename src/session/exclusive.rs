@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::MESSAGE_OVERHEAD;
 use crate::error::CloseReason;
@@ -26,6 +27,9 @@ use super::lease::{Lease, LeaseCore, Turn};
 /// What was not received when it is dropped goes to the inbox, in order. It sends as any [`Lease`].
 pub struct ExclusiveLease {
     lease: Lease,
+    /// The permits of all other leases. After `lease`: fields are dropped in order, and this one must
+    /// not be counted any more when another is given out.
+    _others: Option<OwnedSemaphorePermit>,
 }
 
 impl fmt::Debug for ExclusiveLease {
@@ -54,7 +58,7 @@ impl ExclusiveLease {
         let turn = Turn::of(&core);
         // Not to hold the core while waiting: it would count as a lease.
         drop(core);
-        let lease = turn.wait_for_all().await?;
+        let (lease, others) = turn.wait_for_all().await?;
         let session = Arc::clone(lease.session());
         loop {
             let changed = session.changed.notified();
@@ -67,7 +71,7 @@ impl ExclusiveLease {
             changed.await;
         }
         session.holder.begin();
-        Ok(Self { lease })
+        Ok(Self { lease, _others: others })
     }
 
     /// The next message of this session; `None` after the session has ended and all was read.

@@ -189,7 +189,10 @@ impl Shared {
 }
 
 /// What is settled about a session when it begins.
+///
+/// In this order in memory: what tells a session from others lies beside what a checkout touches.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(crate) struct SessionSpec {
     pub(crate) id: SessionId,
     pub(crate) peer: PeerId,
@@ -242,22 +245,45 @@ struct CoreEntry {
     permits: Option<Arc<Semaphore>>,
 }
 
+/// The lease cores of a session. Nearly always one, so that one has no memory of its own.
+#[derive(Debug, Default)]
+struct Cores {
+    newest: Option<CoreEntry>,
+    older: Vec<CoreEntry>,
+}
+
+impl Cores {
+    fn iter(&self) -> impl Iterator<Item = &CoreEntry> {
+        self.newest.iter().chain(&self.older)
+    }
+
+    /// Puts a core in the place of the newest, and forgets those that are gone.
+    fn add(&mut self, entry: CoreEntry) {
+        self.older.extend(self.newest.replace(entry));
+        self.older.retain(|entry| entry.core.strong_count() > 0);
+    }
+}
+
 /// One session, as its leases and the pool see it. The driver is a future apart.
+///
+/// In this order in memory: what a checkout touches comes first and lies together. Where there are
+/// very many sessions, each line of it that is not in a cache costs more than all the rest of a hit.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Session {
-    spec: SessionSpec,
+    marks: AtomicU32,
+    live_cores: AtomicU32,
+    /// When a lease was last checked out or returned, by the coarse clock.
+    lease_mark: AtomicU64,
     shared: Arc<Shared>,
+    spec: SessionSpec,
     born: Instant,
     queue: Queue,
     control: Arc<Control>,
     gate: Arc<Gate>,
     holder: Holder,
-    marks: AtomicU32,
     orders: Mutex<Orders>,
-    cores: Mutex<Vec<CoreEntry>>,
-    live_cores: AtomicUsize,
-    /// When a lease was last checked out or returned, by the coarse clock.
-    lease_mark: AtomicU64,
+    cores: Mutex<Cores>,
     meters: Meters,
     probes: Probes,
     /// Told when a lease core has gone, and at retirement and end.
@@ -282,7 +308,7 @@ impl Session {
             marks: AtomicU32::new(0),
             orders: Mutex::default(),
             cores: Mutex::default(),
-            live_cores: AtomicUsize::new(0),
+            live_cores: AtomicU32::new(0),
             lease_mark: AtomicU64::new(shared.millis(born)),
             meters: Meters::new(shared.millis(born)),
             probes: Probes::default(),
@@ -549,9 +575,7 @@ impl Session {
     fn add_core(&self, core: Weak<LeaseCore>, permits: Option<Arc<Semaphore>>) {
         self.live_cores.fetch_add(1, Ordering::Relaxed);
         {
-            let mut cores = self.lock_cores();
-            cores.retain(|entry| entry.core.strong_count() > 0);
-            cores.push(CoreEntry { core, permits: permits.clone() });
+            self.lock_cores().add(CoreEntry { core, permits: permits.clone() });
         }
         if self.marks.load(Ordering::Acquire) & RETIRED != 0
             && let Some(permits) = permits
@@ -572,7 +596,7 @@ impl Session {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_cores(&self) -> MutexGuard<'_, Vec<CoreEntry>> {
+    fn lock_cores(&self) -> MutexGuard<'_, Cores> {
         self.cores.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

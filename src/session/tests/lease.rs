@@ -1,6 +1,7 @@
 //! Leases: turns, exclusivity, marks of use.
 
 use std::num::NonZeroU32;
+use std::sync::Barrier;
 
 use super::*;
 
@@ -165,4 +166,30 @@ async fn a_discarded_session_is_closed_for_everybody_and_says_why() {
     assert_eq!(error.kind, SendErrorKind::Closed(CloseReason::Discarded));
     assert_eq!(other.ping().await, Err(PingError::Closed(CloseReason::Discarded)));
     theirs.end().await;
+}
+
+#[tokio::test]
+async fn a_share_is_closed_or_leased_but_never_both() {
+    let (ours, _theirs) = pair(Config::default(), 1 << 16).await;
+    let (mut closed, mut leased) = (0, 0);
+    for _ in 0..5_000 {
+        let core = LeaseCore::new(Arc::clone(&ours.session), None);
+        let handle = Arc::downgrade(&core);
+        let start = Barrier::new(2);
+        let (close, lease) = std::thread::scope(|scope| {
+            let wait = || start.wait();
+            let closing = scope.spawn(move || {
+                wait();
+                LeaseCore::close_unused(core)
+            });
+            start.wait();
+            let lease = handle.upgrade().and_then(|core| Lease::try_from_core(core).ok());
+            (closing.join().unwrap(), lease)
+        });
+        assert_ne!(close.is_ok(), lease.is_some());
+        assert!(close.is_err() || handle.upgrade().is_none(), "it is closed for good");
+        closed += u32::from(close.is_ok());
+        leased += u32::from(lease.is_some());
+    }
+    assert_eq!(closed + leased, 5_000);
 }

@@ -1,0 +1,291 @@
+//! G10: what a hundred times as many sessions cost.
+//!
+//! In a process of its own: a pool with a thousand sessions and one with many, over streams in memory,
+//! to peers that are silent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use noise_pool::{Config, PeerId, Pool, SessionId};
+use serde_json::{Value, json};
+use tokio::runtime::{Handle, Runtime};
+use tokio::time::sleep;
+
+use crate::ends::crowd::{Crowd, Member, quiet, runtime};
+use crate::harness::{Results, Settings, Spread, measure};
+use crate::pools::{case, limit, shuffled};
+use crate::process::{apart, processor_time, resident, thread_time};
+use crate::report::{Figure, Report, number};
+
+const FEW: usize = 1_000;
+/// Sessions that expire together.
+const COHORT: usize = 1_000;
+/// How long a drain waits for a peer that says nothing.
+const DRAIN: Duration = Duration::from_millis(100);
+
+pub fn run(settings: &Settings, report: &mut Report) {
+    let many = if settings.quick { 10_000 } else { 100_000 };
+    let quick = if settings.quick { "quick" } else { "whole" };
+    let found = apart("scale", &[&many.to_string(), quick]);
+    let figure = |name: &str| found[name].as_f64().expect("a number");
+    let row = |what: &str, few: &str, many: &str, ratio: &str| {
+        let cell = |name: &str| if name.is_empty() { String::new() } else { number(figure(name)) };
+        vec![what.to_owned(), cell(few), cell(many), cell(ratio)]
+    };
+    report.rows(
+        &format!("{FEW} and {many} sessions in one pool"),
+        &["", &FEW.to_string(), &many.to_string(), "ratio"],
+        vec![
+            row("checkout, ns", "hit_few", "hit_many", "hit"),
+            row("limit: DashMap, seeded fast hash, ns", "map_few", "map_many", "map"),
+            row("resident memory per session, KiB", "memory_few", "memory_many", "memory"),
+            row("to expire a session, µs of processor", "expiry_few", "expiry_many", "expiry"),
+            row("quiet: % of a core", "", "quiet", ""),
+            row("quiet: wake-ups a second", "", "wakes", ""),
+            row("snapshot, ms", "", "snapshot", ""),
+            row("get, p99.9, ns, without and with snapshots", "alone", "meanwhile", "slower"),
+            row("handshake, µs, both sides", "", "handshake", ""),
+        ],
+    );
+    report.target(
+        "G10",
+        vec![
+            Figure::at_most("checkout, times", figure("hit"), 3.0, Some(2.0)),
+            Figure::plain("checkout of a bare map, times", figure("map")),
+            Figure::at_most("memory per session, times", figure("memory"), 1.0, None),
+            Figure::at_most("expiry per expired session, times", figure("expiry"), 1.0, None),
+            Figure::at_most("snapshot, ms", figure("snapshot"), 100.0, None),
+            Figure::at_most("p99.9 of get meanwhile, times", figure("slower"), 3.0, None),
+            Figure::at_most("quiet, % of a core", figure("quiet"), 0.1, None),
+        ],
+    );
+}
+
+/// How the sessions are measured that expire.
+struct Plan {
+    /// How often it is measured.
+    cohorts: usize,
+    /// Between two cohorts: all of one has gone before the next is due.
+    apart: Duration,
+    /// What is measured before the first is due takes less than this.
+    measuring: Duration,
+}
+
+/// The measurement: the number of sessions, and whether it is quick.
+pub fn part(arguments: &[String]) -> Value {
+    let many: usize = arguments[0].parse().expect("a number");
+    let settings = Settings { quick: arguments[1] == "quick", size: None };
+    let seconds = Duration::from_secs;
+    let plan = match settings.quick {
+        true => Plan { cohorts: 2, apart: seconds(1), measuring: seconds(15) },
+        false => Plan { cohorts: 5, apart: seconds(2), measuring: seconds(60) },
+    };
+    let runtime = runtime();
+    // Held to the end, as all that is built before memory is measured: what was freed would be used
+    // again, and not show.
+    let _warm = runtime.block_on(Crowd::of(64, quiet(64)));
+    let began = Instant::now();
+    let _warm = (_warm, runtime.block_on(Crowd::of(256, quiet(256))));
+    let handshake = began.elapsed() / 256;
+    let (few, memory_few) = runtime.block_on(filled(FEW, quiet(FEW)));
+
+    let max_idle = handshake * many as u32 * 2 + plan.apart * plan.cohorts as u32 + plan.measuring;
+    let mut crowd = runtime.block_on(Crowd::new(idle(many, max_idle)));
+    let before = resident();
+    let due = runtime.block_on(by_cohorts(&mut crowd, &plan, many, max_idle));
+    let memory_many = (resident() - before) / many as f64;
+    assert_eq!(crowd.pool.peers().len(), many);
+
+    // From here on the cohorts are not touched.
+    let rest = names(&crowd.members[plan.cohorts * COHORT..]);
+    let hits = checkout(&settings, &few, &crowd.pool, &rest);
+    let time = |name| hits.case(name).time().median;
+    let (snapshot, alone, meanwhile, slower) = snapshots(&settings, &crowd.pool, &rest, many);
+    let (quiet, wakes) = runtime.block_on(quietly());
+    let expiry_few = few_expire(&runtime, &plan);
+    assert!(Instant::now() < due[0] - plan.apart, "the machine is too slow for this measurement");
+    let expiry_many = due.iter().map(|due| {
+        let until_due =
+            due.saturating_duration_since(Instant::now()).saturating_sub(plan.apart / 4);
+        runtime.block_on(async {
+            sleep(until_due).await;
+            expired(COHORT).await
+        })
+    });
+    let expiry_many = Spread::of(expiry_many.collect()).median;
+    assert_eq!(crowd.pool.peers().len(), rest.len(), "each cohort has expired, and nobody else");
+
+    json!({
+        "hit": hits.ratio("many", "few").median, "hit_few": time("few"), "hit_many": time("many"),
+        "map": hits.ratio("map, many", "map, few").median,
+        "map_few": time("map, few"), "map_many": time("map, many"),
+        "memory": memory_many / memory_few,
+        "memory_few": memory_few / 1024.0,
+        "memory_many": memory_many / 1024.0,
+        "expiry": expiry_many / expiry_few, "expiry_few": expiry_few, "expiry_many": expiry_many,
+        "quiet": quiet, "wakes": wakes,
+        "snapshot": snapshot, "alone": alone, "meanwhile": meanwhile, "slower": slower,
+        "handshake": handshake.as_secs_f64() * 1e6,
+    })
+}
+
+/// Fills the pool: the cohorts apart from each other, then the rest. When each cohort is due.
+async fn by_cohorts(
+    crowd: &mut Crowd,
+    plan: &Plan,
+    many: usize,
+    max_idle: Duration,
+) -> Vec<Instant> {
+    let mut due = Vec::new();
+    for _ in 0..plan.cohorts {
+        sleep(plan.apart).await;
+        // The first of them is due first.
+        due.push(Instant::now() + max_idle);
+        crowd.grow(COHORT).await;
+    }
+    sleep(plan.apart).await;
+    crowd.grow(many - plan.cohorts * COHORT).await;
+    due
+}
+
+fn idle(sessions: usize, max_idle: Duration) -> Config {
+    quiet(sessions).max_idle(Some(max_idle)).max_draining(sessions).drain_timeout(DRAIN)
+}
+
+/// A pool with so many sessions, and by how many bytes the process grew with each.
+async fn filled(sessions: usize, config: Config) -> (Crowd, f64) {
+    let mut crowd = Crowd::new(config).await;
+    let before = resident();
+    crowd.grow(sessions).await;
+    (crowd, (resident() - before) / sessions as f64)
+}
+
+/// The cost of expiry in pools that hold no more than expires.
+fn few_expire(runtime: &Runtime, plan: &Plan) -> f64 {
+    let costs = (0..plan.cohorts).map(|_| {
+        runtime.block_on(async {
+            let crowd = Crowd::of(COHORT, idle(COHORT, plan.apart)).await;
+            let cost = expired(COHORT).await;
+            assert_eq!(crowd.pool.peers().len(), 0);
+            cost
+        })
+    });
+    Spread::of(costs.collect()).median
+}
+
+/// Waits until so many sessions have ended; microseconds of processor time for each.
+async fn expired(sessions: usize) -> f64 {
+    const SOON: Duration = Duration::from_secs(30);
+    let metrics = Handle::current().metrics();
+    let (began, used) = (Instant::now(), processor_time());
+    let tasks = metrics.num_alive_tasks();
+    while metrics.num_alive_tasks() + sessions > tasks {
+        assert!(began.elapsed() < SOON, "they should have expired");
+        sleep(Duration::from_millis(5)).await;
+    }
+    (processor_time() - used).as_secs_f64() * 1e6 / sessions as f64
+}
+
+/// What the process does while nothing is asked of it: per cent of a core, and wake-ups a second.
+async fn quietly() -> (f64, f64) {
+    const LONG: Duration = Duration::from_secs(2);
+    let metrics = Handle::current().metrics();
+    let parks = || (0..metrics.num_workers()).map(|at| metrics.worker_park_count(at)).sum::<u64>();
+    sleep(DRAIN).await;
+    let (used, parked) = (processor_time(), parks());
+    sleep(LONG).await;
+    let (used, parked) = (processor_time() - used, parks() - parked);
+    (100.0 * used.as_secs_f64() / LONG.as_secs_f64(), parked as f64 / LONG.as_secs_f64())
+}
+
+/// The peers in an order without pattern, with their sessions.
+fn names(members: &[Member]) -> Vec<(PeerId, SessionId)> {
+    shuffled(members.iter().map(|member| (member.peer, member.session)).collect())
+}
+
+/// A hit of ours and of a bare map, with few entries and with many.
+fn checkout(
+    settings: &Settings,
+    few: &Crowd,
+    pool: &Pool,
+    rest: &[(PeerId, SessionId)],
+) -> Results {
+    let small = names(&few.members);
+    let hit = |pool: &Pool, names: &[(PeerId, SessionId)], at: usize| match pool.get(&names[at].0) {
+        Some(lease) if lease.session_id() == names[at].1 => at as u64,
+        _ => u64::MAX,
+    };
+    let map = |names: &[(PeerId, SessionId)]| {
+        let peers: Vec<PeerId> = names.iter().map(|(peer, _)| *peer).collect();
+        limit::dashmap::<foldhash::fast::RandomState>(&peers)
+    };
+    let (small_map, large_map) = (map(&small), map(rest));
+    measure(
+        settings,
+        vec![
+            case("few", small.len(), |at| hit(&few.pool, &small, at)),
+            case("many", rest.len(), |at| hit(pool, rest, at)),
+            case("map, few", small.len(), |at| limit::hit(&small_map, &small[at].0)),
+            case("map, many", rest.len(), |at| limit::hit(&large_map, &rest[at].0)),
+        ],
+    )
+}
+
+/// How long a snapshot takes its thread, in milliseconds; the 99.9th percentile of a get without snapshots and
+/// with one after the other on another thread, in nanoseconds; and the ratio of the two.
+fn snapshots(
+    settings: &Settings,
+    pool: &Pool,
+    rest: &[(PeerId, SessionId)],
+    many: usize,
+) -> (f64, f64, f64, f64) {
+    let long = if settings.quick { Duration::from_millis(300) } else { Duration::from_secs(1) };
+    let (mut times, mut alone, mut meanwhile, mut slower) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..settings.rounds().min(9) {
+        let without = slowest(pool, rest, long);
+        let over = Arc::new(AtomicBool::new(false));
+        let snapping = {
+            let (pool, over) = (pool.clone(), over.clone());
+            thread::spawn(move || {
+                let mut times = Vec::new();
+                while !over.load(Ordering::Relaxed) {
+                    let began = thread_time();
+                    let snapshot = pool.snapshot();
+                    times.push((thread_time() - began).as_secs_f64() * 1e3);
+                    assert_eq!(snapshot.sessions.len(), many);
+                }
+                times
+            })
+        };
+        let with = slowest(pool, rest, long);
+        over.store(true, Ordering::Relaxed);
+        times.extend(snapping.join().expect("a snapshot does not panic"));
+        alone.push(without);
+        meanwhile.push(with);
+        slower.push(with / without);
+    }
+    let median = |samples| Spread::of(samples).median;
+    (median(times), median(alone), median(meanwhile), median(slower))
+}
+
+/// The 99.9th percentile of a get and its return, over so long, in nanoseconds.
+fn slowest(pool: &Pool, rest: &[(PeerId, SessionId)], long: Duration) -> f64 {
+    let mut histogram = Histogram::<u64>::new(3).expect("three digits");
+    let began = Instant::now();
+    let mut before = began;
+    for (peer, session) in rest.iter().cycle() {
+        let lease = pool.get(peer);
+        assert!(lease.as_ref().is_some_and(|lease| lease.session_id() == *session));
+        drop(lease);
+        let now = Instant::now();
+        histogram.saturating_record((now - before).as_nanos() as u64);
+        before = now;
+        if now - began >= long {
+            break;
+        }
+    }
+    histogram.value_at_quantile(0.999) as f64
+}
