@@ -6,6 +6,7 @@ mod charts;
 mod groups;
 mod harness;
 mod report;
+mod wire;
 
 use std::error::Error;
 use std::fs;

@@ -1,5 +1,10 @@
 //! What is measured, a file a group. Each fills in the targets that it is named for.
 
+mod allocs;
+mod handshake;
+mod rtt;
+mod tput;
+
 use crate::harness::Settings;
 use crate::report::Report;
 
@@ -11,4 +16,13 @@ pub struct Group {
 }
 
 /// All of them, in the order of their targets.
-pub const ALL: &[Group] = &[];
+pub const ALL: &[Group] = &[
+    Group {
+        name: "tput",
+        targets: &["G5", "G5a", "G5b", "G5c", "G5d", "G5e", "G5f"],
+        run: tput::run,
+    },
+    Group { name: "rtt", targets: &["G6"], run: rtt::run },
+    Group { name: "handshake", targets: &["G7", "G7a", "G7b"], run: handshake::run },
+    Group { name: "allocs", targets: &["G9"], run: allocs::run },
+];
