@@ -10,7 +10,8 @@ const CHECKOUT: &str = "checkout and return on a hit";
 
 pub fn run(settings: &Settings, report: &mut Report) {
     let runtime = run::runtime();
-    let router = || runtime.block_on(ours::Router::new(Suite::default())).expect("loopback listens");
+    let router =
+        || runtime.block_on(ours::Router::new(Suite::default())).expect("loopback listens");
     let (near, far) = (router(), router());
     let lease = runtime.block_on(near.pool.get_or_dial(far.target())).expect("loopback connects");
     let peer = far.pool.id();
@@ -33,7 +34,12 @@ pub fn run(settings: &Settings, report: &mut Report) {
     report.target(
         "G9",
         vec![
-            Figure::at_most("allocations per checkout", results.case(CHECKOUT).allocations, 0.0, None),
+            Figure::at_most(
+                "allocations per checkout",
+                results.case(CHECKOUT).allocations,
+                0.0,
+                None,
+            ),
             Figure::at_most("allocations per 1,028 B", typical.allocations, 0.1, Some(0.05)),
             Figure::at_most(
                 "allocated, times the bytes of 1,028 B",

@@ -128,19 +128,11 @@ fn one_connection(runtime: &Runtime, size: usize, settings: &Settings, report: &
         ),
         LARGE => (
             "G5c",
-            vec![
-                beats(SNOWSTORM, 1.5, Some(1.8)),
-                beats(YAMUX, 1.6, Some(2.0)),
-                share(0.8, 0.95),
-            ],
+            vec![beats(SNOWSTORM, 1.5, Some(1.8)), beats(YAMUX, 1.6, Some(2.0)), share(0.8, 0.95)],
         ),
         _ => (
             "G5c",
-            vec![
-                beats(SNOWSTORM, 1.3, Some(1.5)),
-                beats(YAMUX, 1.4, Some(1.7)),
-                share(0.8, 0.95),
-            ],
+            vec![beats(SNOWSTORM, 1.3, Some(1.5)), beats(YAMUX, 1.4, Some(1.7)), share(0.8, 0.95)],
         ),
     };
     report.target(name, figures);
@@ -149,7 +141,11 @@ fn one_connection(runtime: &Runtime, size: usize, settings: &Settings, report: &
         TYPICAL => "one_way_1028",
         _ => return,
     };
-    report.charts.push(chart(file, format!("{size}-byte messages, one way, one connection"), &results));
+    report.charts.push(chart(
+        file,
+        format!("{size}-byte messages, one way, one connection"),
+        &results,
+    ));
 }
 
 fn chart(file: &'static str, title: String, results: &Results) -> Chart {

@@ -1,6 +1,8 @@
 //! snow with the primitives that noise-pool uses by default, for the peers that are built on snow.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{
+    AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
+};
 use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
 use snow::Error;
 use snow::params::{CipherChoice, DHChoice, HashChoice};
@@ -134,10 +136,22 @@ impl Cipher for Aead {
         plaintext.len() + 16
     }
 
-    fn decrypt(&self, nonce: u64, ad: &[u8], sealed: &[u8], out: &mut [u8]) -> Result<usize, Error> {
+    fn decrypt(
+        &self,
+        nonce: u64,
+        ad: &[u8],
+        sealed: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, Error> {
         let (body, tag) = sealed.split_last_chunk::<16>().ok_or(Error::Decrypt)?;
         self.key()
-            .open_separate_gather(self.nonce(nonce), Aad::from(ad), body, tag, &mut out[..body.len()])
+            .open_separate_gather(
+                self.nonce(nonce),
+                Aad::from(ad),
+                body,
+                tag,
+                &mut out[..body.len()],
+            )
             .map_err(|_| Error::Decrypt)?;
         Ok(body.len())
     }

@@ -9,12 +9,11 @@ use snow::{Builder, HandshakeState, Keypair, TransportState};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::stream::each;
-use super::{Check, Lane, PREFIX, Peer, Receiver, Sender, crypto, ended, other};
+use super::stream::Input;
+use super::{Check, Lane, PREFIX, Peer, Receiver, Sender, crypto, other};
 
 /// Most bytes of a Noise message.
 const MOST: usize = 65_535;
-const BUFFER: usize = 128 * 1024;
 
 const PATTERN: &str = "Noise_XK_25519_ChaChaPoly_BLAKE2s";
 
@@ -38,7 +37,8 @@ pub struct Snow {
 impl Snow {
     pub fn new(crypto: Crypto) -> Self {
         let params: NoiseParams = PATTERN.parse().expect("a name of the specification");
-        let key = || Builder::new(params.clone()).generate_keypair().expect("the system's randomness");
+        let key =
+            || Builder::new(params.clone()).generate_keypair().expect("the system's randomness");
         Self { initiator: Arc::new(key()), responder: Arc::new(key()), params, crypto }
     }
 
@@ -74,11 +74,10 @@ impl Snow {
 pub struct Frames {
     stream: TcpStream,
     state: TransportState,
+    /// Both made when they are needed, so that a handshake alone does not pay for them.
     out: Vec<u8>,
     plaintext: Vec<u8>,
-    buffer: Box<[u8]>,
-    begin: usize,
-    end: usize,
+    input: Input,
 }
 
 impl Peer for Snow {
@@ -109,19 +108,12 @@ async fn shake(mut stream: TcpStream, mut state: HandshakeState) -> io::Result<F
         }
     }
     let state = state.into_transport_mode().map_err(other)?;
-    Ok(Frames {
-        stream,
-        state,
-        out: vec![0; PREFIX + MOST],
-        plaintext: vec![0; MOST],
-        buffer: vec![0; BUFFER].into(),
-        begin: 0,
-        end: 0,
-    })
+    Ok(Frames { stream, state, out: Vec::new(), plaintext: Vec::new(), input: Input::default() })
 }
 
 impl Sender for Frames {
     async fn send(&mut self, lane: &Lane, at: u64) -> io::Result<()> {
+        self.out.resize(PREFIX + MOST, 0);
         let length =
             self.state.write_message(lane.body(at), &mut self.out[PREFIX..]).map_err(other)?;
         self.out[..PREFIX].copy_from_slice(&(length as u16).to_be_bytes());
@@ -135,27 +127,16 @@ impl Sender for Frames {
 
 impl Receiver for Frames {
     async fn receive(&mut self, check: &mut Check) -> io::Result<u64> {
-        loop {
-            self.buffer.copy_within(self.begin..self.end, 0);
-            (self.begin, self.end) = (0, self.end - self.begin);
-            let read = self.stream.read(&mut self.buffer[self.end..]).await?;
-            if read == 0 {
-                return Err(ended());
-            }
-            self.end += read;
-            let (state, plaintext) = (&mut self.state, &mut self.plaintext);
-            let mut opened = Ok(());
-            let (count, taken) = each(&self.buffer[..self.end], |frame| {
-                match state.read_message(frame, plaintext) {
-                    Ok(length) => check.message(&plaintext[..length]),
-                    Err(error) => opened = Err(other(error)),
-                }
-            });
-            opened?;
-            self.begin = taken;
-            if count > 0 {
-                return Ok(count);
+        self.plaintext.resize(MOST, 0);
+        let mut count = 0;
+        while count == 0 {
+            self.input.read(&mut self.stream).await?;
+            while let Some(frame) = self.input.next() {
+                let length = self.state.read_message(frame, &mut self.plaintext).map_err(other)?;
+                check.message(&self.plaintext[..length]);
+                count += 1;
             }
         }
+        Ok(count)
     }
 }

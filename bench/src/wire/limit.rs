@@ -5,16 +5,15 @@
 
 use std::io;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use super::stream::each;
-use super::{Check, Lane, PREFIX, Peer, Receiver, Sender, ended};
+use super::stream::Input;
+use super::{Check, Lane, PREFIX, Peer, Receiver, Sender};
 
 const TAG: usize = 16;
 /// Most plaintext of a frame.
 const MOST: usize = 65_535 - TAG;
-const BUFFER: usize = 256 * 1024;
 /// Each connection lives in one process: a fixed key hides nothing and costs nothing.
 const KEY: [u8; 32] = [7; 32];
 
@@ -89,9 +88,7 @@ pub struct End<C> {
     received: u64,
     /// The frame that is being filled, behind room for its length.
     out: Vec<u8>,
-    buffer: Box<[u8]>,
-    begin: usize,
-    end: usize,
+    input: Input,
 }
 
 impl<C: Cipher> Peer for Limit<C> {
@@ -100,16 +97,7 @@ impl<C: Cipher> Peer for Limit<C> {
     async fn initiate(&self, stream: TcpStream) -> io::Result<End<C>> {
         let mut out = Vec::with_capacity(PREFIX + MOST + TAG);
         out.extend_from_slice(&[0; PREFIX]);
-        Ok(End {
-            stream,
-            cipher: C::new(),
-            sent: 0,
-            received: 0,
-            out,
-            buffer: vec![0; BUFFER].into(),
-            begin: 0,
-            end: 0,
-        })
+        Ok(End { stream, cipher: C::new(), sent: 0, received: 0, out, input: Input::default() })
     }
 
     async fn respond(&self, stream: TcpStream) -> io::Result<End<C>> {
@@ -149,28 +137,19 @@ impl<C: Cipher> Sender for End<C> {
 
 impl<C: Cipher> Receiver for End<C> {
     async fn receive(&mut self, check: &mut Check) -> io::Result<u64> {
-        loop {
-            self.buffer.copy_within(self.begin..self.end, 0);
-            (self.begin, self.end) = (0, self.end - self.begin);
-            let read = self.stream.read(&mut self.buffer[self.end..]).await?;
-            if read == 0 {
-                return Err(ended());
-            }
-            self.end += read;
-            let mut count = 0;
-            while let Some((length, rest)) =
-                self.buffer[self.begin..self.end].split_first_chunk_mut::<PREFIX>()
-            {
-                let length = usize::from(u16::from_be_bytes(*length));
-                let Some(sealed) = rest.get_mut(..length) else { break };
+        let mut count = 0;
+        while count == 0 {
+            self.input.read(&mut self.stream).await?;
+            while let Some(sealed) = self.input.next() {
                 self.cipher.open(nonce(&mut self.received), sealed);
-                let plaintext = &sealed[..length - TAG];
-                count += each(plaintext, |body| check.message(body)).0;
-                self.begin += PREFIX + length;
-            }
-            if count > 0 {
-                return Ok(count);
+                let mut rest = &sealed[..sealed.len() - TAG];
+                while let Some((length, after)) = rest.split_first_chunk::<PREFIX>() {
+                    let (body, after) = after.split_at(u16::from_be_bytes(*length).into());
+                    check.message(body);
+                    (count, rest) = (count + 1, after);
+                }
             }
         }
+        Ok(count)
     }
 }

@@ -51,14 +51,15 @@ impl Lane {
     /// # Panics
     /// If the size is too small for number and lane, or too large for the prefix.
     pub fn new(number: u32, size: usize, lanes: usize) -> Self {
-        assert!((LEAST_MESSAGE..=usize::from(u16::MAX)).contains(&size), "no message has {size} bytes");
+        assert!(
+            (LEAST_MESSAGE..=usize::from(u16::MAX)).contains(&size),
+            "no message has {size} bytes"
+        );
         // Not a power of two, so that no table of a peer's makes two messages meet by chance.
         let count = (MOST_LANE / size / lanes).clamp(13, 4_093);
         let bodies: Vec<Bytes> = (0..count as u64).map(|at| body(number, at, size)).collect();
-        let prefixed = bodies
-            .iter()
-            .map(|body| [&(size as u16).to_be_bytes()[..], body].concat())
-            .collect();
+        let prefixed =
+            bodies.iter().map(|body| [&(size as u16).to_be_bytes()[..], body].concat()).collect();
         Self(Arc::new(Built { bodies, prefixed }))
     }
 

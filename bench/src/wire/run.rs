@@ -168,7 +168,8 @@ where
     let mut ends = Some((link.0, back, link.1, there));
     let handle = runtime.handle().clone();
     move |units| {
-        let (mut near, mut back, mut far, mut there) = ends.take().expect("the last round has ended");
+        let (mut near, mut back, mut far, mut there) =
+            ends.take().expect("the last round has ended");
         let (first, last) = (at, at + units);
         at = last;
         let [asking, answering] = [lanes[0].clone(), lanes[0].clone()];
@@ -210,7 +211,8 @@ where
 {
     let handle = runtime.handle().clone();
     move |units| {
-        let share = |at: usize| units / at_once as u64 + u64::from((at as u64) < units % at_once as u64);
+        let share =
+            |at: usize| units / at_once as u64 + u64::from((at as u64) < units % at_once as u64);
         handle.block_on(async {
             let began = Instant::now();
             let mut tasks = JoinSet::new();

@@ -21,7 +21,8 @@ pub struct Snowstorm {
 impl Snowstorm {
     pub fn new() -> Self {
         let params: NoiseParams = PATTERN.parse().expect("a name of the specification");
-        let key = || Builder::new(params.clone()).generate_keypair().expect("the system's randomness");
+        let key =
+            || Builder::new(params.clone()).generate_keypair().expect("the system's randomness");
         Self { initiator: Arc::new(key()), responder: Arc::new(key()), params }
     }
 }

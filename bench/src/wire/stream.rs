@@ -25,15 +25,46 @@ pub enum Flush {
 pub struct Messages<T> {
     io: T,
     flush: Flush,
-    buffer: Box<[u8]>,
-    /// What was read and not looked at yet.
-    begin: usize,
-    end: usize,
+    input: Input,
 }
 
 impl<T> Messages<T> {
     pub fn new(io: T, flush: Flush) -> Self {
-        Self { io, flush, buffer: vec![0; BUFFER].into(), begin: 0, end: 0 }
+        Self { io, flush, input: Input::default() }
+    }
+}
+
+/// What was read and not looked at yet.
+#[derive(Default)]
+pub struct Input {
+    /// Made at the first read, so that a handshake alone does not pay for it.
+    buffer: Vec<u8>,
+    begin: usize,
+    end: usize,
+}
+
+impl Input {
+    /// Reads once behind what is there.
+    pub async fn read(&mut self, io: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+        self.buffer.resize(BUFFER, 0);
+        self.buffer.copy_within(self.begin..self.end, 0);
+        (self.begin, self.end) = (0, self.end - self.begin);
+        match io.read(&mut self.buffer[self.end..]).await? {
+            0 => Err(ended()),
+            read => {
+                self.end += read;
+                Ok(())
+            }
+        }
+    }
+
+    /// The next of what is there that stands whole behind its length.
+    pub fn next(&mut self) -> Option<&mut [u8]> {
+        let (length, rest) = self.buffer[self.begin..self.end].split_first_chunk_mut::<PREFIX>()?;
+        let length = usize::from(u16::from_be_bytes(*length));
+        let whole = rest.get_mut(..length)?;
+        self.begin += PREFIX + length;
+        Some(whole)
     }
 }
 
@@ -53,32 +84,14 @@ impl<T: AsyncWrite + Unpin + Send + 'static> Sender for Messages<T> {
 
 impl<T: AsyncRead + Unpin + Send + 'static> Receiver for Messages<T> {
     async fn receive(&mut self, check: &mut Check) -> io::Result<u64> {
-        loop {
-            self.buffer.copy_within(self.begin..self.end, 0);
-            (self.begin, self.end) = (0, self.end - self.begin);
-            let read = self.io.read(&mut self.buffer[self.end..]).await?;
-            if read == 0 {
-                return Err(ended());
-            }
-            self.end += read;
-            let input = &self.buffer[..self.end];
-            let (count, taken) = each(input, |body| check.message(body));
-            self.begin = taken;
-            if count > 0 {
-                return Ok(count);
+        let mut count = 0;
+        while count == 0 {
+            self.input.read(&mut self.io).await?;
+            while let Some(body) = self.input.next() {
+                check.message(body);
+                count += 1;
             }
         }
+        Ok(count)
     }
-}
-
-/// Gives each whole message to `take`; how many there were, and the bytes that they took.
-pub fn each(input: &[u8], mut take: impl FnMut(&[u8])) -> (u64, usize) {
-    let (mut count, mut rest) = (0, input);
-    while let Some((length, after)) = rest.split_first_chunk::<PREFIX>()
-        && let Some((body, after)) = after.split_at_checked(u16::from_be_bytes(*length).into())
-    {
-        take(body);
-        (count, rest) = (count + 1, after);
-    }
-    (count, input.len() - rest.len())
 }

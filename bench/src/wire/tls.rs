@@ -62,11 +62,7 @@ impl Tls {
             .with_single_cert(vec![server.certificate.clone()], server.key())
             .expect("the key belongs to the certificate");
         accepting.send_tls13_tickets = 0;
-        Self {
-            connector: Arc::new(connecting).into(),
-            acceptor: Arc::new(accepting).into(),
-            flush,
-        }
+        Self { connector: Arc::new(connecting).into(), acceptor: Arc::new(accepting).into(), flush }
     }
 }
 
