@@ -3,6 +3,7 @@
 mod allocs;
 mod handshake;
 mod rtt;
+mod storm;
 mod tput;
 
 use crate::harness::Settings;
@@ -25,4 +26,5 @@ pub const ALL: &[Group] = &[
     Group { name: "rtt", targets: &["G6"], run: rtt::run },
     Group { name: "handshake", targets: &["G7", "G7a", "G7b"], run: handshake::run },
     Group { name: "allocs", targets: &["G9"], run: allocs::run },
+    Group { name: "storm", targets: &["G12"], run: storm::run },
 ];
