@@ -187,7 +187,10 @@ impl Lease {
     ///
     /// Cancel safe: dropped before it returns, the message was not accepted.
     pub async fn send(&self, message: Bytes) -> Result<(), SendError> {
-        self.send_with(message, SendOptions::default()).await
+        match self.offer(message, SendOptions::default()) {
+            Ok(()) => Ok(()),
+            Err(refused) => self.wait_for_room(refused, SendOptions::default()).await,
+        }
     }
 
     /// [`send`](Self::send), with options.
@@ -200,10 +203,19 @@ impl Lease {
     ///
     /// Cancel safe: dropped before it returns, the message was not accepted.
     pub async fn send_with(&self, message: Bytes, options: SendOptions) -> Result<(), SendError> {
-        let (message, kind) = match self.offer(message, options) {
-            Err(refused) => refused,
-            Ok(()) => return Ok(()),
-        };
+        match self.offer(message, options) {
+            Ok(()) => Ok(()),
+            Err(refused) => self.wait_for_room(refused, options).await,
+        }
+    }
+
+    /// The rest of a send whose message was not accepted at once, which is the rare case: apart, so
+    /// that the usual one does not move its message through this one's state.
+    async fn wait_for_room(
+        &self,
+        (message, kind): (Bytes, SendErrorKind),
+        options: SendOptions,
+    ) -> Result<(), SendError> {
         if kind != SendErrorKind::Full {
             return Err(SendError { message, kind });
         }
