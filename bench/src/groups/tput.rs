@@ -205,19 +205,32 @@ fn many_sessions(runtime: &Runtime, sessions: usize, settings: &Settings, report
         }
         (router, ours)
     });
+    // So many for each session that a round shows how it goes on, and not how it begins.
+    let units = sessions as u64 * if settings.quick { 32 } else { 128 };
+    fn peer<'a, P>(
+        runtime: &'a Runtime,
+        units: u64,
+        name: &str,
+        links: Vec<(P::End, P::End)>,
+    ) -> Case<'a>
+    where
+        P: Peer,
+        P::End: Sender + Receiver,
+    {
+        Case::of(name, units, run::round_robin(runtime, TYPICAL, links))
+    }
     let results = measure(
         settings,
         vec![
-            Case::new(OURS, run::round_robin(runtime, size, ours)),
-            Case::new(RAW, run::round_robin(runtime, size, links(runtime, &Raw, sessions))),
-            Case::new(
+            Case::of(OURS, units, run::round_robin(runtime, size, ours)),
+            peer::<Raw>(runtime, units, RAW, links(runtime, &Raw, sessions)),
+            peer::<Snowstorm>(
+                runtime,
+                units,
                 SNOWSTORM,
-                run::round_robin(runtime, size, links(runtime, &Snowstorm::new(), sessions)),
+                links(runtime, &Snowstorm::new(), sessions),
             ),
-            Case::new(
-                YAMUX,
-                run::round_robin(runtime, size, links(runtime, &Yamux::new(1), sessions)),
-            ),
+            peer::<Yamux>(runtime, units, YAMUX, links(runtime, &Yamux::new(1), sessions)),
         ],
     );
     drop(pool);

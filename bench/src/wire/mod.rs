@@ -29,7 +29,7 @@ pub const LEAST_MESSAGE: usize = 8 + 4;
 pub const PREFIX: usize = 2;
 
 /// Bytes that all messages of a lane take at most: they stay in a cache, as fresh messages would be.
-const MOST_LANE: usize = 512 * 1024;
+const MOST_LANE: usize = 128 * 1024;
 
 /// An ordered sequence of messages of one length, repeated for ever.
 ///
