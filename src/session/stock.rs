@@ -19,7 +19,7 @@ const WRITE_BUFFER: usize = MOST_FRAME;
 
 /// A write buffer that has grown beyond this is not kept. Buffers double, so this is what one has that
 /// holds a batch and its last frame.
-pub(super) const LARGEST_KEPT: usize = 4 * WRITE_BUFFER;
+pub(super) const LARGEST_KEPT: usize = 2 * WRITE_BUFFER;
 
 /// See the module.
 #[derive(Debug)]

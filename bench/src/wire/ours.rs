@@ -66,7 +66,7 @@ impl Sender for Lease {
 
 impl Sender for End {
     async fn send(&mut self, lane: &Lane, at: u64) -> io::Result<()> {
-        Sender::send(&mut self.lease, lane, at).await
+        self.lease.send(lane.body(at).clone()).await.map_err(other)
     }
 
     async fn finish(&mut self) -> io::Result<()> {

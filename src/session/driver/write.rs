@@ -21,10 +21,11 @@ use super::super::queue::{Credit, Queue, Queued};
 use super::super::stock::LARGEST_KEPT;
 use super::{Batch, Driver};
 
-/// Bytes of ciphertext after which a batch is closed: enough that the system call no longer shows,
-/// little enough that a control record is not kept waiting. With one frame more it is what the stock
-/// keeps.
-const BATCH: usize = LARGEST_KEPT - MOST_FRAME;
+/// Bytes of ciphertext after which a batch is closed: one large frame, or two that are not. By then the
+/// system call hardly shows; more would leave the processor's cache before it is written, keep the
+/// peer waiting who could open the first frame, and delay control records.
+const BATCH: usize = MOST_FRAME / 2;
+const _: () = assert!(BATCH + MOST_FRAME <= LARGEST_KEPT, "the stock keeps a batch's buffer");
 
 /// Bytes that a blocked write may waste in a buffer too large for it.
 const SLACK: usize = 4 * 1024;
