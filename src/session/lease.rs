@@ -232,7 +232,7 @@ impl Lease {
         outcome.map_err(|(message, kind)| SendError { message, kind })
     }
 
-    /// Accepts a message if there is room for it now and nobody waits for room.
+    /// Accepts a message if there is room for it now that nobody waits for.
     ///
     /// # Errors
     ///
