@@ -69,7 +69,7 @@ async fn dials_in_memory(near: &Pool, far: &Pool, units: u64) {
         let dial = near.get_or_dial_with(noise_pool::Target::new(far.id()), || async { Ok(ours) });
         let (dialled, accepted) = tokio::join!(dial, far.adopt(theirs, Role::Responder));
         dialled.expect("the dial succeeds").discard();
-        let accepted = accepted.ok().expect("the session is accepted");
+        let accepted = accepted.expect("the session is accepted");
         accepted.closed().await;
     }
 }
