@@ -250,7 +250,6 @@ impl Native {
         let heard = self.heard();
         let skew_seconds = state.skew_seconds();
         message1_verified();
-        breathe().await;
 
         let (state, message2) = state.write_message2(&Message2 {
             instance: self.shared.instance,
@@ -428,12 +427,6 @@ impl MessageSource for Nothing {
     fn next(&mut self) -> Option<Bytes> {
         None
     }
-}
-
-/// Lets others have their turn between two steps that cost tens of microseconds each: in a storm of
-/// handshakes established sessions wait for one step, not for a handshake.
-async fn breathe() {
-    tokio::task::yield_now().await;
 }
 
 /// The monotonic clock, which tests pause.
