@@ -9,6 +9,7 @@ mod harness;
 mod pools;
 mod process;
 mod report;
+mod wire;
 
 use std::error::Error;
 use std::fs;

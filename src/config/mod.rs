@@ -318,7 +318,7 @@ options! {
     /// Bytes that the whole inbox holds. Default 64 MiB: 32 peers may flood without a word to others.
     inbox_bytes: usize = 64 * MIB, in MESSAGE_OVERHEAD..=MOST_QUEUED;
     /// Large buffers kept for reuse. Default 64: more sessions than that are seldom busy at one moment,
-    /// and 64 of 64 KiB are 4 MiB.
+    /// and together they take 8 MiB at most.
     max_retained_buffers: usize = 64, in 0..=65_536;
 
     // Session.

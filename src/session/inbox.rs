@@ -259,7 +259,9 @@ impl InboxSender {
             }
             undelivered += cost;
             state.bytes += cost;
-            state.messages.extend(pending.pop_front());
+            if let Some(message) = pending.pop_front() {
+                state.messages.push_back(message);
+            }
         }
         let count = state.messages.len() - before;
         gate.undelivered.store(undelivered, Ordering::Relaxed);
@@ -431,8 +433,10 @@ impl State {
         let left = run.gate.undelivered().saturating_sub(cost);
         run.gate.undelivered.store(left, Ordering::Relaxed);
         // Not at the first free byte: each wake-up is to be worth it.
-        let wake =
-            left <= core.most_each / 2 && run.gate.at_own_bound.swap(false, Ordering::Relaxed);
+        let wake = left <= core.most_each / 2 && run.gate.at_own_bound.load(Ordering::Relaxed);
+        if wake {
+            run.gate.at_own_bound.store(false, Ordering::Relaxed);
+        }
         let message = Message { peer: run.gate.peer, session: run.gate.session, body };
         if wake {
             woken.wake.push(Arc::clone(&run.gate));

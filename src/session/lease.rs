@@ -222,7 +222,10 @@ impl Lease {
     ///
     /// Cancel safe: dropped before it returns, the message was not accepted.
     pub async fn send(&self, message: Bytes) -> Result<(), SendError> {
-        self.send_with(message, SendOptions::default()).await
+        match self.offer(message, SendOptions::default()) {
+            Ok(()) => Ok(()),
+            Err(refused) => self.wait_for_room(refused, SendOptions::default()).await,
+        }
     }
 
     /// [`send`](Self::send), with options.
@@ -235,10 +238,19 @@ impl Lease {
     ///
     /// Cancel safe: dropped before it returns, the message was not accepted.
     pub async fn send_with(&self, message: Bytes, options: SendOptions) -> Result<(), SendError> {
-        let (message, kind) = match self.offer(message, options) {
-            Err(refused) => refused,
-            Ok(()) => return Ok(()),
-        };
+        match self.offer(message, options) {
+            Ok(()) => Ok(()),
+            Err(refused) => self.wait_for_room(refused, options).await,
+        }
+    }
+
+    /// The rest of a send whose message was not accepted at once, which is the rare case: apart, so
+    /// that the usual one does not move its message through this one's state.
+    async fn wait_for_room(
+        &self,
+        (message, kind): (Bytes, SendErrorKind),
+        options: SendOptions,
+    ) -> Result<(), SendError> {
         if kind != SendErrorKind::Full {
             return Err(SendError { message, kind });
         }
@@ -255,7 +267,7 @@ impl Lease {
         outcome.map_err(|(message, kind)| SendError { message, kind })
     }
 
-    /// Accepts a message if there is room for it now and nobody waits for room.
+    /// Accepts a message if there is room for it now that nobody waits for.
     ///
     /// # Errors
     ///

@@ -99,7 +99,9 @@ struct State {
     messages: VecDeque<Queued>,
     own: usize,
     budget: usize,
-    /// Callers in the line. While there are any, nobody passes them.
+    /// What the messages of those in the line will cost. A newcomer passes them only where there is
+    /// room for all of them and for it: without that, one full queue would leave many senders handing
+    /// the turn from one to the next for each message, for as long as they keep sending.
     waiting: usize,
     /// The driver has seen the queue empty and sleeps. Set and cleared under this lock together with
     /// `messages`, so that no message is left without a wake-up, and only the first needs one.
@@ -134,7 +136,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Accepts the message if there is room and nobody waits for it.
+    /// Accepts the message if there is room that nobody waits for.
     ///
     /// # Errors
     ///
@@ -149,11 +151,8 @@ impl Queue {
     ) -> Result<(), (Bytes, SendErrorKind)> {
         let offer = {
             let mut state = self.lock();
-            if state.waiting > 0 && state.refused.is_none() {
-                Offer::NoRoom(body)
-            } else {
-                self.offer(&mut state, budget, body, deadline)
-            }
+            let ahead = state.waiting;
+            self.offer(&mut state, budget, body, deadline, ahead)
         };
         offer.answer(control)
     }
@@ -176,7 +175,7 @@ impl Queue {
             Err((body, SendErrorKind::Full)) => body,
             done => return done,
         };
-        let _waiting = Waiting::new(self);
+        let _waiting = Waiting::new(self, cost(body.len()));
         // An error means that the queue was closed; the offer below says why.
         let _head = self.line.acquire().await;
         let mut body = body;
@@ -185,7 +184,7 @@ impl Queue {
             let room = self.room.notified();
             let (offer, wait_for_budget) = {
                 let mut state = self.lock();
-                let offer = self.offer(&mut state, budget, body, deadline);
+                let offer = self.offer(&mut state, budget, body, deadline, 0);
                 let fits = match &offer {
                     Offer::NoRoom(body) => state.budget + cost(body.len()) <= self.budget_limit,
                     _ => false,
@@ -218,7 +217,7 @@ impl Queue {
         loop {
             let room = self.room.notified();
             // Only what changes with the session's own room is tried here.
-            let offer = self.offer_own(&mut self.lock(), body, deadline);
+            let offer = self.offer_own(&mut self.lock(), body, deadline, 0);
             match offer {
                 Offer::NoRoom(back) => body = back,
                 decided => return decided.answer(control),
@@ -245,29 +244,38 @@ impl Queue {
         }
     }
 
-    fn offer_own(&self, state: &mut State, body: Bytes, deadline: Option<Instant>) -> Offer {
+    fn offer_own(
+        &self,
+        state: &mut State,
+        body: Bytes,
+        deadline: Option<Instant>,
+        ahead: usize,
+    ) -> Offer {
         if let Some(kind) = state.refused {
             Offer::Refused(body, kind)
-        } else if state.own + cost(body.len()) <= self.own_limit {
+        } else if state.own + ahead + cost(body.len()) <= self.own_limit {
             state.accept(body, deadline, false)
         } else {
             Offer::NoRoom(body)
         }
     }
 
+    /// Accepts the message if there is room for it beside `ahead` bytes, which are others'.
     fn offer(
         &self,
         state: &mut State,
         budget: &Semaphore,
         body: Bytes,
         deadline: Option<Instant>,
+        ahead: usize,
     ) -> Offer {
-        let body = match self.offer_own(state, body, deadline) {
+        let body = match self.offer_own(state, body, deadline, ahead) {
             Offer::NoRoom(body) => body,
             decided => return decided,
         };
         let cost = cost(body.len());
-        if state.budget + cost > self.budget_limit {
+        // Whoever waits for the budget itself has a place in its line, which a newcomer cannot pass.
+        if state.budget + ahead + cost > self.budget_limit {
             return Offer::NoRoom(body);
         }
         match u32::try_from(cost).map(|cost| budget.try_acquire_many(cost)) {
@@ -365,18 +373,18 @@ impl State {
     }
 }
 
-/// One caller's place among those who wait.
-struct Waiting<'a>(&'a Queue);
+/// One caller's place among those who wait, and what its message costs.
+struct Waiting<'a>(&'a Queue, usize);
 
 impl<'a> Waiting<'a> {
-    fn new(queue: &'a Queue) -> Self {
-        queue.lock().waiting += 1;
-        Self(queue)
+    fn new(queue: &'a Queue, cost: usize) -> Self {
+        queue.lock().waiting += cost;
+        Self(queue, cost)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.lock().waiting -= 1;
+        self.0.lock().waiting -= self.1;
     }
 }

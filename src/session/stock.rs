@@ -6,16 +6,20 @@
 
 use std::sync::{Mutex, PoisonError};
 
-/// Bytes of a read buffer: one whole frame of the greatest size, so that bulk traffic costs about one
-/// system call per frame, and little messages one for hundreds.
-pub(super) const READ_BUFFER: usize = crate::proto::frame::MOST_FRAME;
+use crate::proto::frame::MOST_FRAME;
+
+/// Bytes of a read buffer: two whole frames of the greatest size, so that there is room for one behind
+/// the beginning of another. Bulk traffic costs about one system call per frame, and little messages
+/// one for hundreds.
+pub(super) const READ_BUFFER: usize = 2 * MOST_FRAME;
 
 /// Bytes of a new write buffer. Smaller ones are not kept either: blocked writes shrink theirs, and the
 /// stock must not fill up with what is left of those.
-const WRITE_BUFFER: usize = crate::proto::frame::MOST_FRAME;
+const WRITE_BUFFER: usize = MOST_FRAME;
 
-/// A write buffer that has grown beyond this is not kept: a batch and its last frame fit.
-const LARGEST_KEPT: usize = 512 * 1024;
+/// A write buffer that has grown beyond this is not kept. Buffers double, so this is what one has that
+/// holds a batch and its last frame.
+pub(super) const LARGEST_KEPT: usize = 2 * WRITE_BUFFER;
 
 /// See the module.
 #[derive(Debug)]
@@ -45,7 +49,7 @@ impl BufferStock {
     pub(super) fn give_read(&self, buffer: Box<[u8]>) {
         debug_assert_eq!(buffer.len(), READ_BUFFER);
         let mut kept = self.lock();
-        if kept.len() < self.most {
+        if kept.read.len() < self.most - self.most / 2 {
             kept.read.push(buffer);
         }
     }
@@ -62,7 +66,8 @@ impl BufferStock {
         }
         buffer.clear();
         let mut kept = self.lock();
-        if kept.len() < self.most {
+        // Half of the room each, or the kind of which more are wanted at one time crowds out the other.
+        if kept.write.len() < self.most / 2 {
             kept.write.push(buffer);
         }
     }
@@ -76,12 +81,6 @@ impl BufferStock {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Kept {
-    fn len(&self) -> usize {
-        self.read.len() + self.write.len()
     }
 }
 

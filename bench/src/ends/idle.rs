@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::mem::swap;
 use std::sync::Arc;
 
-use futures_util::AsyncWriteExt as _;
+use futures::AsyncWriteExt as _;
 use libp2p_core::upgrade::{InboundConnectionUpgrade as _, OutboundConnectionUpgrade as _};
 use snow::{Builder, TransportState};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};

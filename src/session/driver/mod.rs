@@ -7,6 +7,7 @@
 //! decision, by a panic, or dropped with its runtime.
 
 mod drain;
+mod input;
 mod read;
 mod timers;
 mod write;
@@ -33,6 +34,7 @@ use super::control::{LEASES, ORDERS, PROBE, ROOM};
 use super::inbox::Urgency;
 use super::queue::{Credit, LARGE_IDLE, Queued};
 use super::{Host, Session};
+use input::Input;
 
 /// See the module.
 pub(super) struct Driver {
@@ -45,12 +47,12 @@ pub(super) struct Driver {
     timer: Option<Pin<Box<Sleep>>>,
 
     /// Received bytes that are not opened: the beginning of a frame, or while paused some frames.
-    held: Vec<u8>,
+    input: Input,
     /// Messages that found no room.
     pending: VecDeque<Bytes>,
     /// Since when the socket is not read for lack of room, and when the next keep-alive is due.
     paused: Option<Paused>,
-    /// There may be whole frames in `held`.
+    /// There may be whole frames in `input`.
     unopened: bool,
     /// What the peer said among its messages, until they are handed over.
     pong: Option<Duration>,
@@ -144,7 +146,7 @@ impl Driver {
             core,
             span,
             timer: None,
-            held: leftover,
+            input: Input::Held(leftover),
             pending: VecDeque::new(),
             paused: None,
             unopened: true,
@@ -193,6 +195,7 @@ impl Driver {
                 break;
             }
         }
+        self.input.rest(&self.session.shared.stock);
         self.poll_check(cx)?;
         self.poll_timers(cx, now)?;
         if more {

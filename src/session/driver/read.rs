@@ -1,14 +1,11 @@
 //! The driver's reading half: bytes to frames to messages, and no further than there is room.
 //!
-//! Owns the bytes between the socket and the core. A large buffer is held only within a call; what
-//! is left of a frame stays in memory of its own size. It must never read while messages wait.
+//! Owns when the socket is read and when a frame is opened. It must never read while messages wait.
 
-use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
 use crate::error::CloseReason;
@@ -32,24 +29,21 @@ impl Driver {
         if std::mem::take(&mut self.unopened) {
             // At the start the core may hold messages already: a verdict's frame can carry more.
             self.hand_over(now);
-            self.open_frames(&[], now)?;
+            self.open_frames(now)?;
         }
         if self.paused.is_some() || self.end_of_stream {
             return Ok(false);
         }
-        let shared = std::sync::Arc::clone(&self.session.shared);
-        let mut buffer = shared.stock.take_read();
-        let mut read = ReadBuf::new(&mut buffer);
-        let outcome = match Pin::new(&mut self.stream).poll_read(cx, &mut read) {
+        let stock = &self.session.shared.stock;
+        match self.input.poll_read(stock, &mut self.stream, cx) {
             Poll::Pending => Ok(false),
-            Poll::Ready(Ok(())) if read.filled().is_empty() => self.stream_ended().map(|()| false),
-            Poll::Ready(Ok(())) => {
-                let fresh = read.filled();
+            Poll::Ready(Ok(0)) => self.stream_ended().map(|()| false),
+            Poll::Ready(Ok(count)) => {
                 // The answer to a ping may come in the turn that sent it: by the turn's own time it would
                 // have taken none.
                 let now = if self.core.open_ping().is_some() { Instant::now() } else { now };
-                self.session.meters.read_bytes(fresh.len());
-                self.open_frames(fresh, now).map(|()| true)
+                self.session.meters.read_bytes(count);
+                self.open_frames(now).map(|()| true)
             }
             // After its goodbye a peer has nothing more to say; how its stream ends is no matter.
             Poll::Ready(Err(_)) if self.core.finished_reading() => {
@@ -57,56 +51,25 @@ impl Driver {
                 Ok(false)
             }
             Poll::Ready(Err(error)) => Err(CloseReason::Io(error.kind().into())),
-        };
-        shared.stock.give_read(buffer);
-        outcome
+        }
     }
 
     fn stream_ended(&mut self) -> Result<(), CloseReason> {
-        self.core.end_of_stream(!self.held.is_empty())?;
+        self.core.end_of_stream(!self.input.bytes().is_empty())?;
         self.end_of_stream = true;
         Ok(())
     }
 
-    /// Opens what is held and then `fresh`, frame by frame, until one is incomplete or there is no
-    /// room. What is not opened is held.
-    fn open_frames(&mut self, fresh: &[u8], now: Instant) -> Result<(), CloseReason> {
-        let mut fresh = fresh;
-        let mut opened = 0;
-        while self.paused.is_none() {
-            if opened < self.held.len() {
-                match frame::split(&self.held[opened..]).map_err(CloseReason::Protocol)? {
-                    Split::Whole { body, rest } => {
-                        let end = self.held.len() - rest.len();
-                        self.core.open(body, now.into_std()).map_err(CloseReason::Protocol)?;
-                        opened = end;
-                        self.heard(now);
-                    }
-                    Split::Partial { .. } if fresh.is_empty() => break,
-                    Split::Partial { missing } => {
-                        let (more, rest) = fresh.split_at(missing.min(fresh.len()));
-                        self.held.drain(..opened);
-                        opened = 0;
-                        self.held.extend_from_slice(more);
-                        fresh = rest;
-                    }
-                }
-            } else {
-                match frame::split(fresh).map_err(CloseReason::Protocol)? {
-                    Split::Whole { body, rest } => {
-                        self.core.open(body, now.into_std()).map_err(CloseReason::Protocol)?;
-                        fresh = rest;
-                        self.heard(now);
-                    }
-                    Split::Partial { .. } => break,
-                }
-            }
-        }
-        if opened == self.held.len() {
-            self.held = fresh.to_vec();
-        } else {
-            self.held.drain(..opened);
-            self.held.extend_from_slice(fresh);
+    /// Opens what was read, frame by frame, until one is incomplete or there is no room.
+    fn open_frames(&mut self, now: Instant) -> Result<(), CloseReason> {
+        while self.paused.is_none()
+            && let Split::Whole { body, .. } =
+                frame::split(self.input.bytes()).map_err(CloseReason::Protocol)?
+        {
+            let length = frame::PREFIX + body.len();
+            self.core.open(body, now.into_std()).map_err(CloseReason::Protocol)?;
+            self.input.take(length);
+            self.heard(now);
         }
         Ok(())
     }

@@ -15,13 +15,17 @@ use tokio::time::Instant;
 
 use crate::error::{CloseReason, ErrorKind};
 use crate::proto::batch::MessageSource;
+use crate::proto::frame::MOST_FRAME;
 
 use super::super::queue::{Credit, Queue, Queued};
+use super::super::stock::LARGEST_KEPT;
 use super::{Batch, Driver};
 
-/// Bytes of ciphertext after which a batch is closed: enough that the system call no longer shows,
-/// little enough that a control record is not kept waiting.
-const BATCH: usize = 256 * 1024;
+/// Bytes of ciphertext after which a batch is closed: one large frame, or two that are not. By then the
+/// system call hardly shows; more would leave the processor's cache before it is written, keep the
+/// peer waiting who could open the first frame, and delay control records.
+const BATCH: usize = MOST_FRAME / 2;
+const _: () = assert!(BATCH + MOST_FRAME <= LARGEST_KEPT, "the stock keeps a batch's buffer");
 
 /// Bytes that a blocked write may waste in a buffer too large for it.
 const SLACK: usize = 4 * 1024;
@@ -167,11 +171,11 @@ impl Driver {
         }
     }
 
-    /// A write is blocked, perhaps for long: it keeps no more memory than twice what it still has to
-    /// write.
+    /// A write is blocked, perhaps for long: it keeps no more memory than four times what it still has
+    /// to write. Less would have busy sessions, whose writes block all the time, copy most of them.
     fn slim(&mut self) {
         let rest = &self.out[self.written..];
-        if self.out.capacity() > 2 * rest.len() + SLACK {
+        if self.out.capacity() > 4 * rest.len() + SLACK {
             let rest = rest.to_vec();
             let large = std::mem::replace(&mut self.out, rest);
             self.session.shared.stock.give_write(large);

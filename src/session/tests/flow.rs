@@ -1,8 +1,11 @@
 //! Messages: order, bounds, deadlines, waiting, flushing.
 
+use std::collections::VecDeque;
+
 use super::*;
 use crate::error::SendError;
 use crate::proto::session::Event;
+use crate::session::queue::Credit;
 
 #[tokio::test(start_paused = true)]
 async fn sixteen_tasks_send_and_every_message_arrives_once_and_in_order() {
@@ -164,6 +167,34 @@ async fn a_full_queue_makes_senders_wait_in_turn_and_gives_messages_back() {
     }
     ours.lease().flush().await.unwrap();
     ours.assert_settled();
+}
+
+/// Many senders of one full queue handed the turn from one to the next for each message, also when
+/// there was room for hundreds.
+#[tokio::test]
+async fn a_newcomer_passes_those_who_wait_only_where_there_is_room_for_all() {
+    let (queue, control) = (Queue::new(&settings(small())), Control::default());
+    let budget = Semaphore::new(20_000);
+    let offer = |size| queue.try_push(&control, &budget, message(0, size), None).is_ok();
+    // 2,000 of its own and 8,000 of the budget, at 1,000 each.
+    while offer(936) {}
+    let mut waits = std::pin::pin!(queue.push(&control, &budget, message(0, 936), None));
+    assert!(futures_util::poll!(&mut waits).is_pending());
+
+    let mut taken = VecDeque::new();
+    queue.take_all(&mut taken);
+    let mut free = |count| {
+        for message in taken.drain(..count) {
+            queue.release(&budget, Credit::of(&message));
+        }
+    };
+    free(1);
+    assert!(!offer(8), "there is room for it, but then none for the one who waits");
+    free(1);
+    assert!(offer(936), "there is room for both");
+    assert!(!offer(8));
+    assert!(futures_util::poll!(&mut waits).is_ready());
+    assert!(!offer(8));
 }
 
 #[tokio::test(start_paused = true)]

@@ -266,6 +266,20 @@ async fn an_idle_session_has_given_its_buffers_back() {
     assert_eq!(ours.shared.stock.kept(), (1, 2));
 }
 
+/// A write buffer that is a little larger than what is kept would be allocated for each batch.
+#[tokio::test(start_paused = true)]
+async fn the_buffer_of_a_full_batch_is_used_again() {
+    let (ours, mut theirs) = pair(Config::default(), 1 << 20).await;
+    for count in 0..50 {
+        ours.lease().send(message(count, 20_000)).await.unwrap();
+    }
+    for _ in 0..50 {
+        theirs.inbox.recv().await.unwrap();
+    }
+    settle().await;
+    assert_eq!(ours.shared.stock.kept(), (1, 2));
+}
+
 #[test]
 fn a_session_is_small() {
     // A pool holds a hundred thousand idle ones. These two are an idle session's memory, besides what

@@ -1,0 +1,94 @@
+//! Received bytes that are not opened yet.
+//!
+//! Owns the memory between the socket and the core. During a turn it is one large buffer, into which
+//! the socket is read and in which frames are opened where they lie; between turns it is no more than
+//! four times what it holds, so that a peer who stops in the middle of a frame does not keep what it
+//! has not filled. It must never hand out a byte that was not read on this session.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, ReadBuf};
+
+use super::super::stock::{BufferStock, READ_BUFFER};
+use crate::proto::frame::MOST_FRAME;
+use crate::transport::BoxedStream;
+
+/// See the module.
+pub(super) enum Input {
+    /// In memory of its own size.
+    Held(Vec<u8>),
+    /// In a buffer of the stock's.
+    Lent { buffer: Box<[u8]>, begin: u32, end: u32 },
+}
+
+impl Input {
+    /// What has been read and not taken.
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Held(bytes) => bytes,
+            Self::Lent { buffer, begin, end } => &buffer[*begin as usize..*end as usize],
+        }
+    }
+
+    /// Drops the first `count` bytes.
+    pub(super) fn take(&mut self, count: usize) {
+        match self {
+            Self::Held(bytes) => drop(bytes.drain(..count)),
+            Self::Lent { begin, .. } => *begin += count as u32,
+        }
+    }
+
+    /// Reads once, behind what is there; how many bytes came, 0 at the end of the stream.
+    ///
+    /// Less than a frame may be there, or there is no room for the rest of it.
+    pub(super) fn poll_read(
+        &mut self,
+        stock: &BufferStock,
+        stream: &mut BoxedStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<std::io::Result<usize>> {
+        debug_assert!(self.bytes().len() < MOST_FRAME);
+        let mut fresh = None;
+        let (buffer, begin, end) = match self {
+            Self::Lent { buffer, begin, end } => {
+                if begin == end || buffer.len() - (*end as usize) < MOST_FRAME {
+                    buffer.copy_within(*begin as usize..*end as usize, 0);
+                    (*begin, *end) = (0, *end - *begin);
+                }
+                (buffer, *begin, *end)
+            }
+            Self::Held(bytes) => {
+                let buffer = fresh.insert(stock.take_read());
+                buffer[..bytes.len()].copy_from_slice(bytes);
+                (buffer, 0, bytes.len() as u32)
+            }
+        };
+        let mut read = ReadBuf::new(&mut buffer[end as usize..]);
+        let outcome = Pin::new(stream).poll_read(cx, &mut read);
+        let count = read.filled().len();
+        match (fresh, count) {
+            (None, _) => {
+                if let Self::Lent { end, .. } = self {
+                    *end += count as u32;
+                }
+            }
+            // What is held stays where it is: many turns bring nothing to read.
+            (Some(buffer), 0) => stock.give_read(buffer),
+            (Some(buffer), _) => *self = Self::Lent { buffer, begin, end: end + count as u32 },
+        }
+        outcome.map_ok(|()| count)
+    }
+
+    /// Keeps no more memory than is called for, until the next turn.
+    pub(super) fn rest(&mut self, stock: &BufferStock) {
+        let Self::Lent { begin, end, .. } = self else { return };
+        if (*end - *begin) as usize >= READ_BUFFER / 4 {
+            return;
+        }
+        let held = Self::Held(self.bytes().to_vec());
+        if let Self::Lent { buffer, .. } = std::mem::replace(self, held) {
+            stock.give_read(buffer);
+        }
+    }
+}
