@@ -359,6 +359,8 @@ impl World {
             let limits = seen.limits;
             // A pool that drains puts all its sessions there, and cuts none for want of room.
             let draining = if inner.is_open() { limits.draining } else { LimitUse::default() };
+            // Sessions that end hold what has come of them, up to a second bound.
+            let ending = limits.inbox_bytes.limit + limits.buffered_bytes.limit;
             for LimitUse { held, high_water, limit } in [
                 limits.sessions,
                 limits.inbound,
@@ -368,7 +370,7 @@ impl World {
                 limits.pending_handshakes,
                 limits.discarding,
                 limits.buffered_bytes,
-                limits.inbox_bytes,
+                LimitUse { limit: ending, ..limits.inbox_bytes },
             ] {
                 assert!(held <= high_water && high_water <= limit, "{limits:?}");
             }
