@@ -1,23 +1,25 @@
 //! Entry function for fuzzing the pool: real pools on a network whose behaviour is data.
 //!
-//! Owns three pools, the network between them, the calls under way and what must hold: no limit is
-//! passed at any step, every call ends, nothing is left at rest, and the reports tell the truth about
-//! every message. Time is tokio's and must be paused: a call that hangs then meets a deadline at once.
+//! Owns three pools, the calls under way and what must hold: no limit is passed at any step, every
+//! call ends, nothing is left at rest, and the reports tell the truth about every message; the network
+//! between the pools is `net`. Time is tokio's and must be paused: a call that hangs then meets a
+//! deadline at once.
 
 #![expect(clippy::expect_used, reason = "a failed assertion is the finding")]
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod net;
+
+use std::collections::{HashMap, HashSet};
 use std::future::{pending, poll_fn};
-use std::io;
 use std::num::NonZeroU32;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, duplex};
+use tokio::io::AsyncWriteExt as _;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{sleep, timeout};
 
@@ -25,7 +27,6 @@ use crate::config::{Config, WallClock, WhenFull};
 use crate::error::CloseReason;
 use crate::event::{Events, PoolEvent};
 use crate::id::{Origin, PeerId, SessionId};
-use crate::identity::Identity;
 use crate::pool::hooks::{Candidate, Hooks, SessionInfo};
 use crate::pool::shutdown::{Disconnect, How};
 use crate::pool::target::Target;
@@ -36,10 +37,10 @@ use crate::proto::slot::View;
 use crate::session::{Inbox, Lease, Message};
 use crate::snapshot::{DialPhase, LimitUse, SessionReport, SessionState};
 use crate::sync::{Mutex, lock};
-use crate::transport::{Address, BoxFuture, BoxedStream, Connector, TargetData};
+use crate::transport::BoxFuture;
 
-/// Pools on the network. One more peer has a name and is never there.
-const NODES: usize = 3;
+use net::{IDENTITIES, NODES, Net, Plan, Port, address, wire};
+
 /// No call may take longer, in virtual time: hundreds of dials, one after another.
 const CALL: Duration = Duration::from_secs(24 * 3600);
 /// The deadline that drains are given.
@@ -49,9 +50,6 @@ const AFTER_DRAIN: Duration = Duration::from_secs(10 + 3 + 2);
 /// By then whatever is left to itself has ended: `stall_timeout`, `retire_timeout` and a drain.
 const REST: Duration = Duration::from_secs(10 * 60);
 const MOST_MESSAGE: usize = 4096;
-
-static IDENTITIES: LazyLock<[Identity; NODES + 1]> =
-    LazyLock::new(|| [1, 2, 3, 4].map(|secret| Identity::from_secret([secret; 32])));
 
 /// Plays operations on three pools. Three bytes of settings, then operations: a byte that says what,
 /// one that says who, and what the operation needs. Returns how many messages arrived, so that a test
@@ -67,187 +65,6 @@ pub async fn pool_ops(data: &[u8]) -> usize {
         world.look();
     }
     world.end().await
-}
-
-/// What happens to one connection.
-#[derive(Clone, Copy)]
-struct Plan {
-    what: Fate,
-    /// After so many bytes in the direction that has the fate.
-    at: u16,
-    /// Bytes that pass at once, and how long each such piece takes.
-    piece: u16,
-    delay: Duration,
-    to_responder: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Passes,
-    /// Connecting fails.
-    Refused,
-    /// Connecting never ends.
-    Hangs,
-    /// The connector panics.
-    Panics,
-    /// Leads to the next node instead.
-    Elsewhere,
-    /// The stream breaks.
-    Breaks,
-    /// The stream passes nothing more.
-    Stalls,
-    /// A bit changes.
-    Flips,
-}
-
-impl Plan {
-    /// Nothing happens to it.
-    const SMOOTH: Self = Self {
-        what: Fate::Passes,
-        at: 0,
-        piece: u16::MAX,
-        delay: Duration::ZERO,
-        to_responder: true,
-    };
-
-    fn take(input: &mut Input<'_>) -> Self {
-        let what = input.byte();
-        Self {
-            what: match what & 7 {
-                0 => Fate::Passes,
-                1 => Fate::Refused,
-                2 => Fate::Hangs,
-                3 => Fate::Panics,
-                4 => Fate::Elsewhere,
-                5 => Fate::Breaks,
-                6 => Fate::Stalls,
-                _ => Fate::Flips,
-            },
-            at: input.word() & 0x0fff,
-            piece: if what & 0x10 == 0 { u16::MAX } else { 7 },
-            delay: Duration::from_millis(if what & 0x20 == 0 { 0 } else { 40 }),
-            to_responder: what & 0x08 == 0,
-        }
-    }
-}
-
-/// The network.
-#[derive(Default)]
-struct Net {
-    nodes: Mutex<Vec<Pool>>,
-    /// What happens to the next connections; those after them pass.
-    plans: Mutex<VecDeque<Plan>>,
-}
-
-impl Net {
-    async fn connect(self: &Arc<Self>, node: usize) -> io::Result<BoxedStream> {
-        let plan = lock(&self.plans).pop_front().unwrap_or(Plan::SMOOTH);
-        let node = match plan.what {
-            Fate::Refused => return Err(io::ErrorKind::ConnectionRefused.into()),
-            Fate::Hangs => pending().await,
-            // Without the panic hook: this panic is meant, and others are findings.
-            Fate::Panics => std::panic::resume_unwind(Box::new("as planned")),
-            Fate::Elsewhere => (node + 1) % NODES,
-            _ => node,
-        };
-        let Some(pool) = lock(&self.nodes).get(node).cloned() else {
-            return Err(io::ErrorKind::HostUnreachable.into());
-        };
-        let (near, far) = wire(plan);
-        tokio::spawn(async move {
-            let _ = pool.adopt(far, Role::Responder).await;
-        });
-        Ok(Box::new(near))
-    }
-}
-
-/// The ends of a stream with this plan: the initiator's, the responder's.
-fn wire(plan: Plan) -> (impl crate::Stream, impl crate::Stream) {
-    let (near, near_inner) = duplex(1 << 12);
-    let (far, far_inner) = duplex(1 << 12);
-    let (near_read, near_write) = tokio::io::split(near_inner);
-    let (far_read, far_write) = tokio::io::split(far_inner);
-    let harmless = Plan { what: Fate::Passes, ..plan };
-    let (there, back) = if plan.to_responder { (plan, harmless) } else { (harmless, plan) };
-    tokio::spawn(async move {
-        // A break is of both directions; an ordinary end is of one.
-        let broken = tokio::sync::Notify::new();
-        let pumps = async {
-            tokio::join!(
-                pump(near_read, far_write, there, &broken),
-                pump(far_read, near_write, back, &broken),
-            )
-        };
-        tokio::select! {
-            biased;
-            () = broken.notified() => {}
-            _ = pumps => {}
-        }
-    });
-    (near, far)
-}
-
-async fn pump(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    plan: Plan,
-    broken: &tokio::sync::Notify,
-) {
-    let mut passed = 0;
-    let mut piece = vec![0; usize::from(plan.piece).min(1 << 12)];
-    while let Ok(length @ 1..) = from.read(&mut piece).await {
-        if !plan.delay.is_zero() {
-            sleep(plan.delay).await;
-        }
-        let piece = &mut piece[..length];
-        let fate = usize::from(plan.at).checked_sub(passed).filter(|at| *at < length);
-        passed += length;
-        match (plan.what, fate) {
-            (Fate::Breaks, Some(at)) => {
-                let _ = to.write_all(&piece[..at]).await;
-                broken.notify_one();
-                return;
-            }
-            (Fate::Stalls, Some(_)) => return pending().await,
-            (Fate::Flips, Some(at)) => piece[at] ^= 0x10,
-            _ => {}
-        }
-        if to.write_all(piece).await.is_err() {
-            break;
-        }
-    }
-    let _ = to.shutdown().await;
-}
-
-/// One node's way into the network.
-struct Port(Arc<Net>);
-
-impl Connector for Port {
-    fn resolve<'a>(
-        &'a self,
-        peer: &'a PeerId,
-        _: Option<&'a TargetData>,
-    ) -> BoxFuture<'a, io::Result<Vec<Address>>> {
-        let node = IDENTITIES.iter().position(|identity| identity.peer_id() == *peer);
-        Box::pin(async move { Ok(node.map(|node| address(node, 1)).into_iter().collect()) })
-    }
-
-    fn connect<'a>(
-        &'a self,
-        address: &'a Address,
-        _: Option<&'a TargetData>,
-    ) -> BoxFuture<'a, io::Result<BoxedStream>> {
-        let Address::Host { host, .. } = address else {
-            return Box::pin(async { Err(io::ErrorKind::InvalidInput.into()) });
-        };
-        let node = host.bytes().next().map_or(0, |digit| usize::from(digit - b'a'));
-        Box::pin(self.0.connect(node))
-    }
-}
-
-fn address(node: usize, port: u8) -> Address {
-    let host = ["a", "b", "c", "d"][node];
-    format!("{host}:{port}").parse().expect("a letter is a host name")
 }
 
 /// A node's checks answer as they are told to.
@@ -542,6 +359,8 @@ impl World {
             let limits = seen.limits;
             // A pool that drains puts all its sessions there, and cuts none for want of room.
             let draining = if inner.is_open() { limits.draining } else { LimitUse::default() };
+            // Sessions that end hold what has come of them, up to a second bound.
+            let ending = limits.inbox_bytes.limit + limits.buffered_bytes.limit;
             for LimitUse { held, high_water, limit } in [
                 limits.sessions,
                 limits.inbound,
@@ -551,7 +370,7 @@ impl World {
                 limits.pending_handshakes,
                 limits.discarding,
                 limits.buffered_bytes,
-                limits.inbox_bytes,
+                LimitUse { limit: ending, ..limits.inbox_bytes },
             ] {
                 assert!(held <= high_water && high_water <= limit, "{limits:?}");
             }
