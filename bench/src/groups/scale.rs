@@ -70,7 +70,7 @@ struct Plan {
     cohorts: usize,
     /// Between two cohorts: all of one has gone before the next is due.
     apart: Duration,
-    /// What is measured before the first is due takes less than this.
+    /// What is measured after the last has expired takes less than this.
     measuring: Duration,
 }
 
@@ -99,13 +99,10 @@ pub fn part(arguments: &[String]) -> Value {
     let memory_many = (resident() - before) / many as f64;
     assert_eq!(crowd.pool.peers().len(), many);
 
-    // From here on the cohorts are not touched.
+    // The cohorts are not touched any more; all others are used from time to time, and stay.
     let rest = names(&crowd.members[plan.cohorts * COHORT..]);
-    let hits = checkout(&settings, &few, &crowd.pool, &rest);
-    let time = |name| hits.case(name).time().median;
-    let (snapshot, alone, meanwhile, slower) = snapshots(&settings, &crowd.pool, &rest, many);
+    use_all(&crowd.pool, &rest);
     let (quiet, wakes) = runtime.block_on(quietly());
-    let expiry_few = few_expire(&runtime, &plan);
     assert!(Instant::now() < due[0] - plan.apart, "the machine is too slow for this measurement");
     let expiry_many = due.iter().map(|due| {
         let until_due =
@@ -117,6 +114,11 @@ pub fn part(arguments: &[String]) -> Value {
     });
     let expiry_many = Spread::of(expiry_many.collect()).median;
     assert_eq!(crowd.pool.peers().len(), rest.len(), "each cohort has expired, and nobody else");
+    use_all(&crowd.pool, &rest);
+    let expiry_few = few_expire(&runtime, &plan);
+    let hits = checkout(&settings, &few, &crowd.pool, &rest);
+    let time = |name| hits.case(name).time().median;
+    let (snapshot, alone, meanwhile, slower) = snapshots(&settings, &crowd.pool, &rest);
 
     json!({
         "hit": hits.ratio("many", "few").median, "hit_few": time("few"), "hit_many": time("many"),
@@ -149,6 +151,10 @@ async fn by_cohorts(
     sleep(plan.apart).await;
     crowd.grow(many - plan.cohorts * COHORT).await;
     due
+}
+
+fn use_all(pool: &Pool, names: &[(PeerId, SessionId)]) {
+    assert!(names.iter().all(|(peer, _)| pool.get(peer).is_some()), "a session has expired");
 }
 
 fn idle(sessions: usize, max_idle: Duration) -> Config {
@@ -240,7 +246,6 @@ fn snapshots(
     settings: &Settings,
     pool: &Pool,
     rest: &[(PeerId, SessionId)],
-    many: usize,
 ) -> (f64, f64, f64, f64) {
     let long = if settings.quick { Duration::from_millis(300) } else { Duration::from_secs(1) };
     let (mut times, mut alone, mut meanwhile, mut slower) = (vec![], vec![], vec![], vec![]);
@@ -248,14 +253,14 @@ fn snapshots(
         let without = slowest(pool, rest, long);
         let over = Arc::new(AtomicBool::new(false));
         let snapping = {
-            let (pool, over) = (pool.clone(), over.clone());
+            let (pool, over, sessions) = (pool.clone(), over.clone(), rest.len());
             thread::spawn(move || {
                 let mut times = Vec::new();
                 while !over.load(Ordering::Relaxed) {
                     let began = thread_time();
                     let snapshot = pool.snapshot();
                     times.push((thread_time() - began).as_secs_f64() * 1e3);
-                    assert_eq!(snapshot.sessions.len(), many);
+                    assert_eq!(snapshot.sessions.len(), sessions);
                 }
                 times
             })
