@@ -496,7 +496,18 @@ impl Session {
         self.queue.held().bytes > 0 || self.gate.is_shut() || self.holder.is_full()
     }
 
-    /// Leases out, as of some moment during the call.
+    /// Leases out, for a picture. A handle may be on its way to a caller who will have to wait for a
+    /// lease: where leases are limited, their permits tell.
+    fn leases_held(&self) -> u32 {
+        let Some(most) = self.shared.settings.max_leases else { return self.leases_out() };
+        let given = |permits: &Arc<Semaphore>| {
+            most.get().saturating_sub(u32::try_from(permits.available_permits()).unwrap_or(0))
+        };
+        let permits = self.lock_cores().newest.as_ref().and_then(|core| core.permits.clone());
+        permits.map_or(0, |permits| given(&permits)).min(self.leases_out())
+    }
+
+    /// Leases out, and handles that may become leases, as of some moment during the call.
     pub(crate) fn leases_out(&self) -> u32 {
         let handles: usize = {
             let cores = self.lock_cores();
@@ -526,7 +537,7 @@ impl Session {
             },
             age: now.saturating_duration_since(self.born),
             idle: now.saturating_duration_since(self.last_used()),
-            leases: self.leases_out(),
+            leases: self.leases_held(),
             bytes_in: numbers.bytes_in,
             bytes_out: numbers.bytes_out,
             messages_in: numbers.messages_in,

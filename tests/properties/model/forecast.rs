@@ -158,7 +158,8 @@ impl Model {
         }
         match self.link(from, to) {
             Link::Up(session) => return (Reach::Session(session), 0..=0),
-            Link::Rough => return (Reach::Unsure, 0..=0),
+            // It may dial, and take the room of others.
+            Link::Rough => return self.give_up(from, to),
             Link::Down => {}
         }
         let nobody = to == ABSENT || self.closed[to];
@@ -318,7 +319,10 @@ impl Model {
     fn contend(&mut self, lease: LeaseNo, words: u8, rivals: u8) -> Forecast {
         let standing = self.standing(lease);
         let held = self.leases.remove(&lease).unwrap();
-        let Standing::Live(session) = standing else { return Forecast::Unknown };
+        let Standing::Live(session) = standing else {
+            self.roughen(held.node, held.peer);
+            return Forecast::Unknown;
+        };
         // Where callers do not wait for leases, the rivals have gone before the holder returns.
         let rivals = if self.setup.waits { rivals } else { 0 };
         self.accept(session, held.node, u64::from(words) + u64::from(rivals));
