@@ -16,12 +16,12 @@ const SMALL: (usize, usize) = (1_000, 16);
 const LARGE: (usize, usize) = (64, 16 * 1024);
 
 // The instructions of each bench.
-const HIT: u64 = 316_086;
-const SEND_SMALL: u64 = 1_159_929;
-const SEND_LARGE: u64 = 33_896_547;
-const RECEIVE_SMALL: u64 = 1_197_007;
-const RECEIVE_LARGE: u64 = 33_556_345;
-const HANDSHAKE: u64 = 5_927_903;
+const HIT: u64 = 274_079;
+const SEND_SMALL: u64 = 1_127_740;
+const SEND_LARGE: u64 = 34_047_276;
+const RECEIVE_SMALL: u64 = 1_173_378;
+const RECEIVE_LARGE: u64 = 33_034_154;
+const HANDSHAKE: u64 = 5_799_593;
 
 type Session = (End, End, Lease);
 

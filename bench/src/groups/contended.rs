@@ -128,7 +128,7 @@ fn contended(one: &(impl Fn() -> u64 + Sync), bursts: u64) -> Vec<f64> {
             let all = a.1.max(b.1) - a.0.min(b.0);
             let both = a.1.min(b.1).saturating_duration_since(a.0.max(b.0));
             let together = both.as_secs_f64() / all.as_secs_f64();
-            (together >= TOGETHER).then(|| all.as_secs_f64())
+            (together >= TOGETHER).then_some(all.as_secs_f64())
         })
         .collect()
 }

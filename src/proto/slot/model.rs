@@ -23,7 +23,7 @@
 //! * The slot may learn late that a session ended; it is told by id.
 //! * Every end that waits on a dead connection times out in the end.
 //!
-//! `cargo test --release slot::model` visits about 12 million states in half a minute of processor
+//! `cargo test --release slot::model` visits 13 million states in half a minute of processor
 //! time, `cargo test` smaller scenarios. The deep run takes minutes, and memory up to 6 GiB:
 //!
 //! ```text
