@@ -25,7 +25,7 @@ pub fn draw(folder: &Path, charts: &[Chart]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Ours first is the first bar; it has a colour of its own.
+/// Our own bars have a colour of their own.
 fn draw_one(path: &Path, chart: &Chart) -> Result<(), Box<dyn Error>> {
     let height = TOP + BAR * chart.bars.len() as u32 + 12;
     let area = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
@@ -39,7 +39,8 @@ fn draw_one(path: &Path, chart: &Chart) -> Result<(), Box<dyn Error>> {
         let top = (TOP + BAR * row as u32) as i32;
         let middle = top + BAR as i32 / 2;
         let end = LEFT + (value / most * room).round().max(1.0) as i32;
-        let colour = if row == 0 { RGBColor(31, 119, 180) } else { RGBColor(170, 170, 170) };
+        let ours = name.starts_with("noise-pool");
+        let colour = if ours { RGBColor(31, 119, 180) } else { RGBColor(170, 170, 170) };
         let right = font(14).pos(Pos::new(HPos::Right, VPos::Center));
         let left = font(14).pos(Pos::new(HPos::Left, VPos::Center));
         area.draw(&Rectangle::new(
