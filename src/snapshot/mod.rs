@@ -170,7 +170,8 @@ pub struct Limits {
     pub discarding: LimitUse,
     /// Bytes queued beyond each session's `min_queue` (`max_buffered_bytes`).
     pub buffered_bytes: LimitUse,
-    /// Bytes received and not taken yet (`inbox_bytes`).
+    /// Bytes received and not taken yet (`inbox_bytes`). Sessions that drain or have ended may leave up
+    /// to `max_buffered_bytes` more, so that this one may be beyond its limit.
     pub inbox_bytes: LimitUse,
 }
 
