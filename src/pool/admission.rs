@@ -57,11 +57,9 @@ impl Admission {
     pub(crate) fn enter(self: &Arc<Self>) -> Entry {
         let mut pending = lock(&self.pending);
         let full = pending.held() >= self.most;
-        if full {
-            match pending.shed_one() {
-                Some(shed) => shed.cancel(),
-                None => return Entry { ticket: None, shed: true },
-            }
+        let loser = if full { pending.shed_one() } else { None };
+        if full && loser.is_none() {
+            return Entry { ticket: None, shed: true };
         }
         let number = pending.next;
         pending.next += 1;
@@ -69,6 +67,10 @@ impl Admission {
         pending.silent.insert(number, shed.clone());
         pending.high_water = pending.high_water.max(pending.held());
         drop(pending);
+        // Not under the lock: it wakes the one's task.
+        if let Some(loser) = loser {
+            loser.cancel();
+        }
         let ticket = Ticket { admission: self.clone(), number, shed, whole: false };
         Entry { ticket: Some(ticket), shed: full }
     }

@@ -92,3 +92,45 @@ impl Input {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio::io::{AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    /// An input that has read `count` bytes at once, and its stock.
+    async fn having_read(count: usize) -> (Input, BufferStock) {
+        let stock = BufferStock::new(4);
+        let (near, mut far) = duplex(READ_BUFFER);
+        far.write_all(&vec![7; count]).await.unwrap();
+        let mut stream: BoxedStream = Box::new(near);
+        let mut input = Input::Held(Vec::new());
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(
+            matches!(input.poll_read(&stock, &mut stream, cx), Poll::Ready(Ok(n)) if n == count)
+        );
+        (input, stock)
+    }
+
+    #[tokio::test]
+    async fn the_beginning_of_a_frame_keeps_no_large_buffer() {
+        let (mut input, stock) = having_read(100).await;
+        input.rest(&stock);
+        assert_eq!(stock.kept().0, 1);
+        assert!(matches!(&input, Input::Held(bytes) if bytes.capacity() == 100));
+        assert_eq!(input.bytes(), [7; 100]);
+    }
+
+    #[tokio::test]
+    async fn what_fills_a_quarter_of_it_stays_where_it_was_read() {
+        let (mut input, stock) = having_read(READ_BUFFER / 4).await;
+        input.rest(&stock);
+        assert!(matches!(input, Input::Lent { .. }));
+        input.take(1);
+        input.rest(&stock);
+        assert_eq!((input.bytes().len(), stock.kept().0), (READ_BUFFER / 4 - 1, 1));
+    }
+}

@@ -1,0 +1,91 @@
+//! Bounds, turns and wake-ups of the inbox.
+
+use super::*;
+use crate::config::Config;
+use crate::proto::crypto::StaticKey;
+
+fn gate() -> Arc<Gate> {
+    let peer = PeerId::from_public_key(*StaticKey::new([1; 32]).public()).unwrap();
+    Gate::new(peer, SessionId::next(), Arc::default())
+}
+
+fn woken(gate: &Gate) -> bool {
+    gate.control.take(Waker::noop()) & ROOM != 0
+}
+
+fn messages(count: usize) -> VecDeque<Bytes> {
+    (0..count).map(|_| Bytes::from_static(&[0; 936])).collect()
+}
+
+fn small() -> (InboxSender, Inbox) {
+    let config = Config::default().max_message_size(1_000).max_undelivered(4_000);
+    let config = config.min_queue(2_000).max_queue(2_000);
+    inbox(&config.inbox_bytes(8_000).max_buffered_bytes(3_000).validate().unwrap())
+}
+
+#[test]
+fn room_is_given_in_turn_and_those_who_leave_hold_nobody_up() {
+    let (sender, mut inbox) = small();
+    let gates: Vec<_> = (0..4).map(|_| gate()).collect();
+    for gate in &gates[..2] {
+        sender.offer(gate, &mut messages(4), Urgency::Usual);
+    }
+    let mut waiting = messages(1);
+    sender.offer(&gates[2], &mut waiting, Urgency::Usual);
+    sender.offer(&gates[3], &mut messages(1), Urgency::Usual);
+    assert_eq!(waiting.len(), 1);
+    assert!(inbox.try_recv().is_some());
+    assert!(woken(&gates[2]) && !woken(&gates[3]));
+    sender.leave(&gates[2]);
+    assert!(woken(&gates[3]));
+    // Nobody passes the one whose turn it is.
+    sender.offer(&gates[2], &mut waiting, Urgency::Usual);
+    assert_eq!(waiting.len(), 1);
+}
+
+#[test]
+fn a_session_at_its_own_bound_is_woken_when_half_of_it_is_free() {
+    let (sender, mut inbox) = small();
+    let gate = gate();
+    let mut pending = messages(6);
+    sender.offer(&gate, &mut pending, Urgency::Usual);
+    assert_eq!((pending.len(), gate.undelivered()), (2, 4_000));
+    assert!(inbox.try_recv().is_some() && !woken(&gate));
+    assert!(inbox.try_recv().is_some() && woken(&gate));
+}
+
+#[test]
+fn a_session_that_drains_holds_a_bounded_amount_more_and_passes_those_in_line() {
+    let (sender, mut inbox) = small();
+    let (full, draining, waiting) = (gate(), gate(), gate());
+    sender.offer(&full, &mut messages(4), Urgency::Usual);
+    sender.offer(&draining, &mut messages(4), Urgency::Usual);
+    let mut rest = messages(1);
+    sender.offer(&waiting, &mut rest, Urgency::Usual);
+    assert_eq!(rest.len(), 1, "the inbox is full");
+    // Up to the second bound of the whole inbox, 11,000 bytes ..
+    let mut pending = messages(9);
+    sender.offer(&draining, &mut pending, Urgency::Draining);
+    assert_eq!((pending.len(), draining.undelivered()), (6, 7_000));
+    // .. and to its own, of 8,000; it is woken like any other.
+    for _ in 0..4 {
+        assert_eq!(inbox.try_recv().map(|m| m.session), Some(full.session));
+    }
+    sender.offer(&draining, &mut pending, Urgency::Draining);
+    assert_eq!((pending.len(), draining.undelivered()), (5, 8_000));
+    while draining.undelivered() > 2_000 {
+        assert!(!woken(&draining));
+        assert!(inbox.try_recv().is_some());
+    }
+    assert!(woken(&draining));
+}
+
+#[test]
+fn the_second_bound_is_final() {
+    let (sender, _inbox) = small();
+    let gate = gate();
+    let mut pending = messages(20);
+    sender.offer(&gate, &mut pending, Urgency::Ending);
+    assert_eq!(sender.gauge().held, 11_000);
+    assert_eq!(pending.len(), 9);
+}
