@@ -11,14 +11,14 @@ use std::sync::PoisonError;
 #[cfg(noise_pool_loom)]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU8, AtomicUsize},
+    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize},
 };
 #[cfg(noise_pool_loom)]
-pub(crate) use modelled::{Notify, OnceLock};
+pub(crate) use modelled::{Arc, Notify, OnceLock, Weak};
 #[cfg(not(noise_pool_loom))]
 pub(crate) use std::sync::{
-    Mutex, MutexGuard, OnceLock,
-    atomic::{AtomicBool, AtomicU8, AtomicUsize},
+    Arc, Mutex, MutexGuard, OnceLock, Weak,
+    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize},
 };
 #[cfg(not(noise_pool_loom))]
 pub(crate) use tokio::sync::Notify;
@@ -32,12 +32,110 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod modelled {
     //! What loom lacks, made of what it has.
 
+    use std::fmt;
     use std::future::Future;
+    use std::ops::Deref;
     use std::pin::Pin;
     use std::sync::atomic::Ordering;
     use std::task::{Context, Poll, Waker};
 
-    use super::{AtomicBool, Mutex, lock};
+    use loom::sync::atomic::fence;
+
+    use super::{AtomicBool, AtomicUsize, Mutex, lock};
+
+    /// The standard `Arc`, whose count is one of loom's, read and changed in the orders that the
+    /// standard library uses. Loom interrupts a thread only at its own operations: between a change
+    /// of its count and that of the `Arc` within, which follows at once, nobody else runs.
+    pub(crate) struct Arc<T> {
+        /// Taken only when this share ends.
+        value: Option<std::sync::Arc<T>>,
+        count: std::sync::Arc<AtomicUsize>,
+    }
+
+    pub(crate) struct Weak<T> {
+        value: std::sync::Weak<T>,
+        count: std::sync::Arc<AtomicUsize>,
+    }
+
+    impl<T> Arc<T> {
+        pub(crate) fn new(value: T) -> Self {
+            let count = std::sync::Arc::new(AtomicUsize::new(1));
+            Self { value: Some(std::sync::Arc::new(value)), count }
+        }
+
+        pub(crate) fn downgrade(this: &Self) -> Weak<T> {
+            Weak { value: std::sync::Arc::downgrade(this.inner()), count: this.count.clone() }
+        }
+
+        pub(crate) fn as_ptr(this: &Self) -> *const T {
+            std::sync::Arc::as_ptr(this.inner())
+        }
+
+        #[cfg(test)]
+        pub(crate) fn ptr_eq(this: &Self, other: &Self) -> bool {
+            std::sync::Arc::ptr_eq(this.inner(), other.inner())
+        }
+
+        pub(crate) fn try_unwrap(mut this: Self) -> Result<T, Self> {
+            if this.count.compare_exchange(1, 0, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+                return Err(this);
+            }
+            fence(Ordering::Acquire);
+            let value = this.value.take().and_then(std::sync::Arc::into_inner);
+            Ok(value.expect("a count of one says that there is no other"))
+        }
+
+        fn inner(&self) -> &std::sync::Arc<T> {
+            self.value.as_ref().expect("a share that is in use has not ended")
+        }
+    }
+
+    impl<T> Deref for Arc<T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            self.inner()
+        }
+    }
+
+    impl<T> Clone for Arc<T> {
+        fn clone(&self) -> Self {
+            self.count.fetch_add(1, Ordering::Relaxed);
+            Self { value: self.value.clone(), count: self.count.clone() }
+        }
+    }
+
+    impl<T> Drop for Arc<T> {
+        fn drop(&mut self) {
+            if self.value.is_some() && self.count.fetch_sub(1, Ordering::Release) == 1 {
+                fence(Ordering::Acquire);
+            }
+        }
+    }
+
+    impl<T: fmt::Debug> fmt::Debug for Arc<T> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            fmt::Debug::fmt(&**self, f)
+        }
+    }
+
+    impl<T> Weak<T> {
+        pub(crate) fn upgrade(&self) -> Option<Arc<T>> {
+            let another = |count| if count == 0 { None } else { Some(count + 1) };
+            self.count.fetch_update(Ordering::Acquire, Ordering::Relaxed, another).ok()?;
+            Some(Arc { value: self.value.upgrade(), count: self.count.clone() })
+        }
+
+        pub(crate) fn strong_count(&self) -> usize {
+            self.count.load(Ordering::Relaxed)
+        }
+    }
+
+    impl<T> fmt::Debug for Weak<T> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("(Weak)")
+        }
+    }
 
     /// Tokio's `Notify`, as far as its documentation promises it: `notify_waiters` wakes every
     /// `Notified` that existed when it was called, polled or not, and no later one.

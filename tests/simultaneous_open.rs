@@ -351,6 +351,22 @@ async fn superseded(two: &Two) -> Gate {
     late
 }
 
+/// A dial that waits for its verdict is no user of the session that has served its waiters: that one
+/// can drain.
+#[tokio::test(start_paused = true)]
+async fn a_superseded_dial_has_no_share_of_the_session_that_took_its_place() {
+    let two = Two::new();
+    let (small, large) = (&two.small, &two.large);
+    let (_late, ours) = two.commit(small, large.id()).await;
+    let (_, theirs) = two.open(large, small.id()).await;
+    assert_eq!(served(theirs).await, served(ours).await);
+    let seen = small.pool.snapshot();
+    assert!(matches!(&seen.dials[..], [dial] if dial.phase == DialPhase::Superseded), "{seen:?}");
+    assert!(matches!(&seen.sessions[..], [session] if session.leases == 0), "{seen:?}");
+    let report = small.pool.drain_peer(&large.id(), Duration::from_secs(1)).await;
+    assert_eq!(report.leases_remaining, 0, "{report:?}");
+}
+
 /// Lets message 3 through; the verdict waits at the gate.
 async fn hold_verdict(gate: &Gate) {
     gate.pass(Way::ToResponder, 1);

@@ -26,7 +26,7 @@ use crate::pool::registry::Open;
 use crate::pool::room::Room;
 use crate::proto::record::Verdict;
 use crate::proto::slot::{Claim, Displaced, InboundRow, Judgement, Phase, View};
-use crate::session::LeaseCore;
+use crate::session::Share;
 use crate::sync::lock;
 use crate::transport::native::{Failed, Proposed};
 use crate::transport::{Address, BoxedStream, configure_tcp};
@@ -151,7 +151,7 @@ impl Inner {
         stream: BoxedStream,
         remote: Option<Address>,
         ticket: Ticket,
-    ) -> Result<Arc<LeaseCore>, NotAccepted> {
+    ) -> Result<Share, NotAccepted> {
         let began = Instant::now();
         let handshake = tokio::select! {
             biased;
@@ -235,7 +235,7 @@ impl Inner {
         remote: Option<Address>,
         began: Instant,
         ticket: Ticket,
-    ) -> Result<Arc<LeaseCore>, RejectReason> {
+    ) -> Result<Share, RejectReason> {
         let (peer, claim) = (proposed.peer, proposed.claim);
         if let Err(refusal) = self.check_proposed(self.proposed_picture(&proposed, &remote)).await {
             debug!(peer = %peer.short(), %refusal, "refused");
@@ -324,7 +324,7 @@ impl Inner {
     /// One look at the slot, under its lock; installs the session if the machine accepts it.
     fn decide(
         &self,
-        core: &Arc<LeaseCore>,
+        core: &Share,
         claim: &Claim,
         spare: &mut Option<Room>,
         parked: bool,

@@ -21,15 +21,15 @@ use crate::id::{AttemptId, Origin, PeerId};
 use crate::pool::hooks;
 use crate::pool::inner::Inner;
 use crate::pool::install::Arrival;
-use crate::pool::latch::Latch;
+use crate::pool::outcome::Outcome;
 use crate::pool::permit::Permit;
 use crate::pool::race::{Candidate, Race};
 use crate::pool::room::Room;
 use crate::pool::target::Target;
-use crate::proto::backoff::Outcome;
+use crate::proto::backoff;
 use crate::proto::record::Verdict;
 use crate::proto::slot::{Claim, Ended};
-use crate::session::{LeaseCore, Session};
+use crate::session::Session;
 use crate::snapshot::DialPhase;
 use crate::sync::{AtomicUsize, Mutex, Notify, OnceLock, lock};
 use crate::transport::{Address, BoxFuture, BoxedStream, TargetData};
@@ -45,9 +45,6 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 /// Opens the stream of a dial: a closure of the application, boxed.
 pub(crate) type Opener =
     Box<dyn FnOnce() -> BoxFuture<'static, io::Result<BoxedStream>> + Send + 'static>;
-
-/// What all who wait on a dial get.
-pub(crate) type Settled = Result<Arc<LeaseCore>, DialError>;
 
 /// How the stream of a dial is had.
 pub(crate) enum Source {
@@ -70,8 +67,7 @@ pub(crate) struct Dial {
     pub(crate) attempt: AttemptId,
     pub(crate) peer: PeerId,
     pub(crate) began: Instant,
-    /// Set once, after the slot is settled: first the map, then the waiters.
-    pub(crate) outcome: Latch<Settled>,
+    pub(crate) outcome: Outcome,
     /// Told when the dial leaves its committed phase: parked connections are judged again.
     pub(crate) settled: Notify,
     /// How many connections are parked because of this dial. Raised under the shard's lock.
@@ -100,7 +96,7 @@ impl Dial {
             attempt,
             peer,
             began: Instant::now(),
-            outcome: Latch::new(),
+            outcome: Outcome::new(),
             settled: Notify::new(),
             parked: AtomicUsize::new(0),
             abort: CancellationToken::new(),
@@ -213,22 +209,22 @@ enum Stop {
     /// The dial lost its slot; whoever took it has told the waiters.
     Displaced,
     /// It failed; the error goes to all waiters, with the backoff that it begins.
-    Failed(DialError, Option<Outcome>),
+    Failed(DialError, Option<backoff::Outcome>),
 }
 
 impl From<DialError> for Stop {
     fn from(error: DialError) -> Self {
         let outcome = match &error {
-            DialError::Check(_) => Some(Outcome::Refused),
+            DialError::Check(_) => Some(backoff::Outcome::Refused),
             // A reason of a later version is taken for a refusal by policy.
             DialError::Rejected { reason: RejectReason::Refused | RejectReason::Other(_) } => {
-                Some(Outcome::Refused)
+                Some(backoff::Outcome::Refused)
             }
             DialError::PoolClosed | DialError::Limit(_) | DialError::NoAddress(_) => None,
             DialError::Rejected {
                 reason: RejectReason::Simultaneous | RejectReason::Duplicate,
             } => None,
-            _ => Some(Outcome::Unreachable),
+            _ => Some(backoff::Outcome::Unreachable),
         };
         Self::Failed(error, outcome)
     }
@@ -274,7 +270,7 @@ impl Inner {
                 }
                 unsettled.ended = true;
                 drop((unsettled, dial));
-                // Its outcome was a share of the session: if nobody took it, it is idle now.
+                // It had a share of the session: if nobody else has one, that is idle now.
                 pool.session_shared.note_idle();
             }
             .instrument(span),
@@ -458,7 +454,12 @@ impl Inner {
     }
 
     /// Ends a dial without a session: settles the slot, then tells waiters and parked connections.
-    pub(crate) fn dial_failed(&self, dial: &Arc<Dial>, error: DialError, outcome: Option<Outcome>) {
+    pub(crate) fn dial_failed(
+        &self,
+        dial: &Arc<Dial>,
+        error: DialError,
+        outcome: Option<backoff::Outcome>,
+    ) {
         // Drawn here: the source of randomness may be the application's.
         let random = self.random();
         let ended = self.registry.with(&dial.peer, |slot, _| match slot.dial_ended(dial.attempt) {
@@ -470,7 +471,7 @@ impl Inner {
         match ended {
             Some((error, _spent)) => {
                 self.count_failure(dial, &error);
-                dial.outcome.set(Err(error));
+                dial.outcome.settle(Err(error));
             }
             None => self.count_forgotten(dial),
         }
@@ -487,9 +488,9 @@ impl Inner {
 
     /// Counts and tells the end of a dial that had lost its slot: why, its waiters were told then.
     fn count_forgotten(&self, dial: &Dial) {
-        let (cause, detail) = match dial.outcome.get() {
-            Some(Err(error)) => return self.count_failure(dial, error),
-            Some(Ok(_)) => (DialFailure::Superseded, "another session took its place"),
+        let (cause, detail) = match dial.outcome.settled() {
+            Some(Err(error)) => return self.count_failure(dial, &error),
+            Some(Ok(())) => (DialFailure::Superseded, "another session took its place"),
             None => (DialFailure::Cancelled, "nobody waits any more"),
         };
         self.counters.dial_failures.count(cause);
@@ -543,9 +544,10 @@ impl From<Loss> for Stop {
     fn from(loss: Loss) -> Self {
         match loss {
             Loss::Other(reason) | Loss::Refused(reason) => DialError::Rejected { reason }.into(),
-            Loss::Busy { reason, retry_after } => {
-                Self::Failed(DialError::Rejected { reason }, Some(Outcome::Busy { retry_after }))
-            }
+            Loss::Busy { reason, retry_after } => Self::Failed(
+                DialError::Rejected { reason },
+                Some(backoff::Outcome::Busy { retry_after }),
+            ),
             Loss::Broken(error) => error.into(),
         }
     }

@@ -6,8 +6,8 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -35,8 +35,7 @@ use crate::proto::backoff::{BackoffTable, Bounds, Outcome};
 use crate::proto::slot::{KeyOrder, Slot};
 use crate::proto::stamp::StampSource;
 use crate::proto::throttle::Throttle;
-use crate::session::LeaseCore;
-use crate::session::{self};
+use crate::session::{self, LeaseCore, Share, WeakShare};
 use crate::snapshot::SessionReport;
 use crate::sync::{AtomicU8, Mutex, lock};
 use crate::transport::native::Native;
@@ -47,20 +46,20 @@ pub(crate) type PeerSlot = Slot<Arc<Dial>, Held>;
 
 /// A session in its slot: the slot's own share of it, and its room.
 pub(crate) struct Held {
-    pub(crate) core: Arc<LeaseCore>,
+    pub(crate) core: Share,
     /// Passed on when another session replaces this one.
     pub(crate) room: Option<Room>,
 }
 
 impl Readable for Held {
-    type Handle = Weak<LeaseCore>;
+    type Handle = WeakShare;
 
     fn handle(&self) -> Self::Handle {
-        Arc::downgrade(&self.core)
+        Share::downgrade(&self.core)
     }
 
     fn mark(&self) -> usize {
-        Arc::as_ptr(&self.core).addr()
+        Share::as_ptr(&self.core).addr()
     }
 }
 

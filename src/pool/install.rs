@@ -21,7 +21,7 @@ use crate::pool::registry::Open;
 use crate::pool::room::Room;
 use crate::proto::record::Verdict;
 use crate::proto::slot::{AcceptRow, Acceptance, Claim, Displaced, DrainRow, Ended, Phase, View};
-use crate::session::{Host, LeaseCore, Session, SessionSpec};
+use crate::session::{Host, LeaseCore, Session, SessionSpec, Share};
 use crate::snapshot::SessionReport;
 use crate::sync::lock;
 use crate::transport::native::Established;
@@ -54,7 +54,7 @@ pub(crate) struct Arrival {
 
 impl Inner {
     /// A session without a task yet, for a connection whose peer has authenticated.
-    pub(crate) fn new_session(&self, newcomer: Newcomer) -> Arc<LeaseCore> {
+    pub(crate) fn new_session(&self, newcomer: Newcomer) -> Share {
         let spec = SessionSpec {
             id: SessionId::next(),
             peer: newcomer.peer,
@@ -159,7 +159,7 @@ impl Inner {
         }
         if untold {
             drop(dial.take_room());
-            dial.outcome.set(Err(DialError::PoolClosed));
+            dial.outcome.settle(Err(DialError::PoolClosed));
         }
         dial.settled.notify_waiters();
         self.ended.notify_waiters();
@@ -169,7 +169,7 @@ impl Inner {
     fn drain_late(
         self: &Arc<Self>,
         dial: &Dial,
-        core: Arc<LeaseCore>,
+        core: Share,
         established: Established,
         why: CloseReason,
     ) {
@@ -179,10 +179,10 @@ impl Inner {
     }
 
     /// What an installed session displaced: its waiters get the new one, its session retires.
-    pub(crate) fn settle(&self, displaced: Displaced<Arc<Dial>, Held>, core: &Arc<LeaseCore>) {
+    pub(crate) fn settle(&self, displaced: Displaced<Arc<Dial>, Held>, core: &Share) {
         let session = core.session();
         if let Some((dial, phase)) = displaced.dial {
-            dial.outcome.set(Ok(core.clone()));
+            dial.outcome.settle(Ok(core.clone()));
             if phase == Phase::Open {
                 dial.abort.cancel();
             }
@@ -267,7 +267,7 @@ impl Inner {
     }
 
     /// Retires a session that is in no slot.
-    fn retire_unheld(&self, core: Arc<LeaseCore>, why: CloseReason) {
+    fn retire_unheld(&self, core: Share, why: CloseReason) {
         let session = core.session().clone();
         for cut in self.draining.add(session.clone()) {
             self.events.publish(|| PoolEvent::LimitHit { limit: Limit::Draining });

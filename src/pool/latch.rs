@@ -44,11 +44,6 @@ impl<T: Clone> Latch<T> {
             None => std::future::pending().await,
         }
     }
-
-    /// The value, if it is set.
-    pub(crate) fn get(&self) -> Option<&T> {
-        self.value.get()
-    }
 }
 
 #[cfg(test)]

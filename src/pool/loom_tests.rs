@@ -26,7 +26,9 @@ use crate::pool::dial::{Dial, Place, Source};
 use crate::pool::idle::Evict;
 use crate::pool::inner::Inner;
 use crate::pool::install::Arrival;
-use crate::pool::obtain::{Found, Way};
+use crate::pool::latch::Latch;
+use crate::pool::obtain::{Found, Seat, Way};
+use crate::pool::outcome::Settled;
 use crate::pool::target::Target;
 use crate::proto::Role;
 use crate::proto::backoff::Outcome;
@@ -34,7 +36,7 @@ use crate::proto::crypto::Suite;
 use crate::proto::pair::{params, transports};
 use crate::proto::session::SessionCore;
 use crate::proto::slot::{Claim, View};
-use crate::session::{Fit, Lease, LeaseCore};
+use crate::session::{Fit, Lease, Share};
 use crate::sync::{Mutex, lock};
 use crate::transport::native::{Established, Proposed};
 
@@ -130,10 +132,10 @@ fn established(role: Role) -> Established {
     }
 }
 
-/// A caller's dial, up to the point where its task would run.
-fn begin(pool: &Inner, peer: PeerId) -> (Arc<Dial>, Place) {
+/// A caller's dial, up to the point where its task would run, and what the caller waits for.
+fn begin(pool: &Inner, peer: PeerId) -> (Arc<Dial>, Arc<Latch<Settled>>, Place) {
     match pool.enter(&Target::new(peer), Way::Dialled).unwrap() {
-        Found::Begun(dial, place) => (dial, place),
+        Found::Begun(Seat { dial, outcome }, place) => (dial, outcome, place),
         _ => panic!("the slot was vacant"),
     }
 }
@@ -151,13 +153,13 @@ fn accept(pool: &Arc<Inner>, dial: &Arc<Dial>, claim: Claim) {
 
 /// A session in its slot, brought by a dial of ours that nobody waits for any more.
 fn install(pool: &Arc<Inner>, peer: PeerId) -> Arc<crate::session::Session> {
-    let (dial, _place) = begin(pool, peer);
+    let (dial, _outcome, _place) = begin(pool, peer);
     assert!(pool.stamp_of_commit(&dial).is_some());
     accept(pool, &dial, claim(1));
-    dial.outcome.get().unwrap().as_ref().unwrap().session().clone()
+    at_rest(pool, peer).unwrap().session().clone()
 }
 
-fn inbound(pool: &Arc<Inner>, peer: PeerId, claim: Claim) -> Result<Arc<LeaseCore>, RejectReason> {
+fn inbound(pool: &Arc<Inner>, peer: PeerId, claim: Claim) -> Result<Share, RejectReason> {
     let ticket = pool.admission.enter().ticket.unwrap();
     let proposed = Proposed::modelled(established(Role::Responder), peer, claim);
     block_on(pool.judge(proposed, None, tokio::time::Instant::now(), ticket))
@@ -170,7 +172,7 @@ fn obtain(pool: &Arc<Inner>, peer: PeerId) -> Result<Lease, DialError> {
 }
 
 /// The session in the peer's slot, if any; a slot without one is vacant.
-fn at_rest(pool: &Inner, peer: PeerId) -> Option<Arc<LeaseCore>> {
+fn at_rest(pool: &Inner, peer: PeerId) -> Option<Share> {
     let held = pool.registry.read(&peer, |slot| {
         assert_eq!(slot.superseded().len(), 0, "a verdict came, and its dial is still listed");
         assert!(!matches!(slot.view(), View::Dialing { .. }), "a dial is over and in its slot");
@@ -184,7 +186,7 @@ fn at_rest(pool: &Inner, peer: PeerId) -> Option<Arc<LeaseCore>> {
 /// end, and the waiter has it or the one that it replaced.
 fn commit_against_inbound(pool: &Arc<Inner>, larger: bool) {
     let peer = peer(larger);
-    let (dial, _place) = begin(pool, peer);
+    let (dial, outcome, _place) = begin(pool, peer);
     let task = {
         let dial = dial.clone();
         spawn(pool, move |pool| {
@@ -197,7 +199,7 @@ fn commit_against_inbound(pool: &Arc<Inner>, larger: bool) {
         })
     };
     let accepted = spawn(pool, move |pool| inbound(&pool, peer, claim(1)));
-    let got = block_on(dial.outcome.wait()).expect("nothing broke");
+    let got = block_on(outcome.wait()).expect("nothing broke");
     let committed = task.join().unwrap();
     let accepted = accepted.join().unwrap();
 
@@ -206,15 +208,17 @@ fn commit_against_inbound(pool: &Arc<Inner>, larger: bool) {
     let stands = at_rest(pool, peer).expect("one of them stands");
     assert_eq!(stands.session().fit(), Fit::Ready);
     if !committed {
-        assert!(Arc::ptr_eq(&stands, accepted.as_ref().unwrap()));
+        assert!(Share::ptr_eq(&stands, accepted.as_ref().unwrap()));
     }
     match &accepted {
-        Ok(core) if !Arc::ptr_eq(core, &stands) => assert_eq!(core.session().fit(), Fit::Retired),
+        Ok(core) if !Share::ptr_eq(core, &stands) => assert_eq!(core.session().fit(), Fit::Retired),
         _ => {}
     }
-    let ours = Arc::ptr_eq(&got, &stands);
+    let ours = Share::ptr_eq(&got, &stands);
     assert!(ours || got.session().fit() == Fit::Retired, "the waiter has a session of its own");
-    drop((got, stands, accepted));
+    let session = stands.session().clone();
+    drop((outcome, got, stands, accepted));
+    assert_eq!(session.leases_out(), 0, "a dial that is over is still a user of the session");
     assert_eq!(pool.sessions.held(), 1, "the room of whatever lost is back");
 }
 
@@ -234,14 +238,14 @@ fn loom_commit_against_inbound_abort_of_the_smaller_key() {
 fn loom_a_parked_connection_takes_the_slot_of_a_lost_dial() {
     explore(|pool| {
         let peer = peer(false);
-        let (dial, _place) = begin(pool, peer);
+        let (dial, outcome, _place) = begin(pool, peer);
         assert!(pool.stamp_of_commit(&dial).is_some());
         let accepted = spawn(pool, move |pool| inbound(&pool, peer, claim(1)));
-        assert!(pool.reopen(&dial) || dial.outcome.get().is_some());
-        let got = block_on(dial.outcome.wait()).expect("the inbound session is the waiter's");
+        assert!(pool.reopen(&dial) || dial.outcome.settled().is_some());
+        let got = block_on(outcome.wait()).expect("the inbound session is the waiter's");
         let core = accepted.join().unwrap().expect("nothing stood against it");
-        assert!(Arc::ptr_eq(&got, &core));
-        assert!(Arc::ptr_eq(&got, &at_rest(pool, peer).unwrap()));
+        assert!(Share::ptr_eq(&got, &core));
+        assert!(Share::ptr_eq(&got, &at_rest(pool, peer).unwrap()));
     });
 }
 
@@ -250,14 +254,14 @@ fn loom_a_parked_connection_takes_the_slot_of_a_lost_dial() {
 fn loom_publish_against_subscribe() {
     explore(|pool| {
         let peer = peer(true);
-        let (dial, _place) = begin(pool, peer);
+        let (dial, outcome, _place) = begin(pool, peer);
         assert!(pool.stamp_of_commit(&dial).is_some());
         let caller = spawn(pool, move |pool| obtain(&pool, peer).map(|lease| lease.session_id()));
         let task = {
             let dial = dial.clone();
             spawn(pool, move |pool| accept(&pool, &dial, claim(1)))
         };
-        let first = block_on(dial.outcome.wait()).unwrap().session().id();
+        let first = block_on(outcome.wait()).unwrap().session().id();
         let stands = at_rest(pool, peer).expect("first the map, then the waiters");
         assert_eq!(stands.session().id(), first);
         drop(stands);
@@ -271,7 +275,7 @@ fn loom_publish_against_subscribe() {
 fn loom_publish_of_a_failure_against_subscribe() {
     explore(|pool| {
         let peer = peer(true);
-        let (dial, _place) = begin(pool, peer);
+        let (dial, outcome, _place) = begin(pool, peer);
         let caller = spawn(pool, move |pool| obtain(&pool, peer).map(drop));
         let task = {
             let dial = dial.clone();
@@ -279,7 +283,7 @@ fn loom_publish_of_a_failure_against_subscribe() {
                 pool.dial_failed(&dial, DialError::TimedOut, Some(Outcome::Unreachable));
             })
         };
-        assert!(matches!(block_on(dial.outcome.wait()), Err(DialError::Backoff { .. })));
+        assert!(matches!(block_on(outcome.wait()), Err(DialError::Backoff { .. })));
         assert_eq!(pool.registry.len(), 0, "first the map, then the waiters");
         assert!(matches!(caller.join().unwrap(), Err(DialError::Backoff { .. })));
         task.join().unwrap();
@@ -292,7 +296,7 @@ fn loom_publish_of_a_failure_against_subscribe() {
 fn loom_close_against_install_against_get() {
     explore(|pool| {
         let peer = peer(true);
-        let (dial, _place) = begin(pool, peer);
+        let (dial, outcome, _place) = begin(pool, peer);
         assert!(pool.stamp_of_commit(&dial).is_some());
         let task = {
             let dial = dial.clone();
@@ -300,7 +304,7 @@ fn loom_close_against_install_against_get() {
         };
         let caller = spawn(pool, move |pool| obtain(&pool, peer));
         pool.shut_down();
-        let first = block_on(dial.outcome.wait());
+        let first = block_on(outcome.wait());
         let second = caller.join().unwrap();
         task.join().unwrap();
         assert_eq!(pool.registry.len(), 0, "something survived the sweep");
@@ -324,14 +328,14 @@ fn loom_close_against_install_against_get() {
 fn loom_shutdown_against_install() {
     explore(|pool| {
         let peer = peer(true);
-        let (dial, _place) = begin(pool, peer);
+        let (dial, outcome, _place) = begin(pool, peer);
         let accepted = spawn(pool, move |pool| inbound(&pool, peer, claim(1)));
         // Up to where it waits for what has been swept.
         assert!(pool.drain(Duration::from_secs(1)).now_or_never().is_none());
-        let outcome = block_on(dial.outcome.wait());
+        let outcome = block_on(outcome.wait());
         match (accepted.join().unwrap(), outcome) {
             (Ok(core), Ok(got)) => {
-                assert!(Arc::ptr_eq(&core, &got));
+                assert!(Share::ptr_eq(&core, &got));
                 assert_eq!(core.session().fit(), Fit::Retired, "it came before the sweep");
             }
             (Err(RejectReason::Draining), Err(DialError::PoolClosed)) => {}
@@ -343,10 +347,8 @@ fn loom_shutdown_against_install() {
     });
 }
 
-/// A session is evicted only if nobody has a lease on it.
-///
-/// The count of leases is an `Arc`'s, which loom does not see. So this walks the orders in which the
-/// slot is locked, and does not find out whether the count is read under that lock.
+/// A session is evicted only if nobody has a lease on it: a hit takes no lock, so the count of leases
+/// must decide.
 #[test]
 fn loom_evict_against_lease() {
     explore(|pool| {
@@ -366,7 +368,7 @@ fn loom_evict_against_lease() {
 fn loom_the_last_waiter_leaves_as_another_joins() {
     explore(|pool| {
         let peer = peer(true);
-        let (dial, _place) = begin(pool, peer);
+        let (dial, _outcome, _place) = begin(pool, peer);
         let leaving = {
             let dial = dial.clone();
             spawn(pool, move |pool| drop(pool.waiter(&dial)))
@@ -374,8 +376,8 @@ fn loom_the_last_waiter_leaves_as_another_joins() {
         let found = pool.enter(&Target::new(peer), Way::Dialled).unwrap();
         leaving.join().unwrap();
         let (now, begun, _place) = match found {
-            Found::Joined(joined) => (joined, false, None),
-            Found::Begun(new, place) => (new, true, Some(place)),
+            Found::Joined(joined) => (joined.dial, false, None),
+            Found::Begun(new, place) => (new.dial, true, Some(place)),
             Found::Session(_) => panic!("no dial has succeeded"),
         };
         assert!(!now.abort.is_cancelled(), "a newcomer waits for a dial that was stopped");
@@ -393,7 +395,7 @@ fn loom_the_last_waiter_leaves_as_another_joins() {
 fn loom_the_last_waiter_leaves_as_the_dial_commits() {
     explore(|pool| {
         let peer = peer(true);
-        let (dial, _place) = begin(pool, peer);
+        let (dial, _outcome, _place) = begin(pool, peer);
         let leaving = {
             let dial = dial.clone();
             spawn(pool, move |pool| drop(pool.waiter(&dial)))

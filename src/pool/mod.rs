@@ -20,6 +20,7 @@ pub(crate) mod latch;
 #[cfg(all(test, noise_pool_loom))]
 mod loom_tests;
 pub(crate) mod obtain;
+pub(crate) mod outcome;
 pub(crate) mod permit;
 pub(crate) mod race;
 pub(crate) mod reaper;

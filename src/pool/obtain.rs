@@ -4,7 +4,7 @@
 //! leaves nothing behind but, perhaps, a dial that others wait for or that is committed.
 
 use std::num::NonZeroU32;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use tokio::time::timeout;
 
@@ -14,11 +14,13 @@ use crate::event::PoolEvent;
 use crate::id::{AttemptId, PeerId};
 use crate::pool::dial::{Dial, Opener, Place, Source};
 use crate::pool::inner::Inner;
+use crate::pool::latch::Latch;
+use crate::pool::outcome::Settled;
 use crate::pool::registry::Open;
 use crate::pool::stats::Waited;
 use crate::pool::target::Target;
 use crate::proto::slot::View;
-use crate::session::{ExclusiveLease, Fit, Lease, LeaseCore, Turn};
+use crate::session::{ExclusiveLease, Fit, Lease, LeaseCore, Session, Share, Turn, WeakShare};
 use crate::transport::{BoxedStream, Stream};
 
 /// How often a caller goes back to the slot when the session that it was given ended before it had
@@ -37,9 +39,22 @@ pub(super) enum Way {
 
 /// What a caller finds in the slot.
 pub(super) enum Found {
-    Session(Arc<LeaseCore>),
-    Joined(Arc<Dial>),
-    Begun(Arc<Dial>, Place),
+    Session(Share),
+    Joined(Seat),
+    Begun(Seat, Place),
+}
+
+/// A caller's place among those who wait for a dial, as it was had under the slot's lock.
+pub(super) struct Seat {
+    pub(super) dial: Arc<Dial>,
+    pub(super) outcome: Arc<Latch<Settled>>,
+}
+
+impl Seat {
+    fn at(dial: Arc<Dial>) -> Self {
+        let outcome = dial.outcome.subscribe();
+        Self { dial, outcome }
+    }
 }
 
 /// A caller's part in a dial: left on drop, unless the dial is over.
@@ -60,6 +75,8 @@ impl Drop for Waiter<'_> {
             dial.abort.cancel();
             drop(dial.take_room());
         }
+        // The dial may have been settled just now, and nobody else have a share of its session.
+        self.pool.session_shared.note_idle();
     }
 }
 
@@ -67,7 +84,7 @@ impl Inner {
     /// A lease on the live session, if there is one and a permit is free. Takes no lock.
     #[inline]
     pub(crate) fn hit(&self, peer: &PeerId) -> Option<Lease> {
-        let core = self.registry.session(peer, Weak::upgrade)?;
+        let core = self.registry.session(peer, WeakShare::upgrade)?;
         Lease::try_from_core(core).ok()
     }
 
@@ -101,7 +118,7 @@ impl Inner {
         for _ in 0..ROUNDS {
             let core = self.session_core(target, &mut source).await?;
             let Some(lease) = self.take_turn_on(core).await? else { continue };
-            if lease.session().fit() == Fit::Ready || lease.session().probe().await.is_ok() {
+            if is_sound(lease.session()).await {
                 return Ok(lease);
             }
         }
@@ -113,30 +130,37 @@ impl Inner {
         self: &Arc<Self>,
         target: &Target,
         source: &mut Option<Source>,
-    ) -> Result<Arc<LeaseCore>, DialError> {
-        let dial = match self.enter(target, Way::Dialled)? {
+    ) -> Result<Share, DialError> {
+        let seat = match self.enter(target, Way::Dialled)? {
             Found::Session(core) => {
                 self.counters.hits.one();
                 return Ok(core);
             }
-            Found::Joined(dial) => {
+            Found::Joined(seat) => {
                 self.counters.misses.one();
                 self.counters.dials_shared.one();
-                dial.add_addresses(&target.addresses);
-                dial
+                seat.dial.add_addresses(&target.addresses);
+                seat
             }
-            Found::Begun(dial, place) => {
+            Found::Begun(seat, place) => {
                 self.counters.misses.one();
                 // A caller whose stream was used up in an earlier round leaves it to the connector.
                 let source = source.take().unwrap_or_else(|| Source::of(target));
-                self.spawn_dial(dial.clone(), source, place);
-                dial
+                self.spawn_dial(seat.dial.clone(), source, place);
+                seat
             }
         };
-        let mut waiter = self.waiter(&dial);
-        let outcome = dial.outcome.wait().await;
+        self.wait_for(seat).await
+    }
+
+    /// Waits for what the dial comes to. Cancel safe: dropped, the caller has left the dial.
+    async fn wait_for(&self, seat: Seat) -> Settled {
+        let mut waiter = self.waiter(&seat.dial);
+        // Declared after the waiter, so that it goes before: it may be the last share of a session.
+        let outcome = seat.outcome;
+        let settled = outcome.wait().await;
         waiter.over = true;
-        outcome
+        settled
     }
 
     pub(super) fn waiter(&self, dial: &Dial) -> Waiter<'_> {
@@ -156,7 +180,7 @@ impl Inner {
                 return Ok(Found::Session(session.core.clone()));
             }
             if let Some(dial) = slot.join() {
-                return Ok(Found::Joined(dial));
+                return Ok(Found::Joined(Seat::at(dial)));
             }
             // Under the shard's lock, so that a failure noted before the slot was freed is seen.
             let too_early = match way {
@@ -174,7 +198,7 @@ impl Inner {
             let attempt = AttemptId::next();
             let dial = Arc::new(Dial::new(attempt, target.peer, &target.addresses));
             slot.dial(attempt, dial.clone());
-            Ok(Found::Begun(dial, place))
+            Ok(Found::Begun(Seat::at(dial), place))
         });
         match &found {
             Err(DialError::Limit(limit)) => {
@@ -188,7 +212,7 @@ impl Inner {
 
     /// A lease on a session in hand, in turn if its permits are out. `None`: it has ended or is
     /// retired, and the slot must be asked again.
-    async fn take_turn_on(&self, core: Arc<LeaseCore>) -> Result<Option<Lease>, DialError> {
+    async fn take_turn_on(&self, core: Share) -> Result<Option<Lease>, DialError> {
         if core.session().fit() == Fit::Retired {
             self.forget(&core);
             return Ok(None);
@@ -209,7 +233,7 @@ impl Inner {
     }
 
     /// Takes a session that is ending out of its slot before its driver does.
-    fn forget(&self, core: &Arc<LeaseCore>) {
+    fn forget(&self, core: &Share) {
         let session = core.session();
         if let (Some(held), Some(why)) = (self.take(session), session.retired()) {
             self.retire_held(held, why);
@@ -218,7 +242,7 @@ impl Inner {
 
     /// Puts a lease core with permits in the slot, so that all leases can be waited for. `None`: the
     /// session is not there any more.
-    fn gate(&self, core: Arc<LeaseCore>) -> Option<Arc<LeaseCore>> {
+    fn gate(&self, core: Share) -> Option<Share> {
         if core.has_permits() {
             return Some(core);
         }
@@ -256,7 +280,7 @@ impl Inner {
                 }
                 let Some(gated) = self.gate(core) else { continue };
                 let Ok(lease) = ExclusiveLease::acquire(gated).await else { continue };
-                if lease.session().fit() == Fit::Ready || lease.ping().await.is_ok() {
+                if is_sound(lease.session()).await {
                     return Ok(lease);
                 }
             }
@@ -277,34 +301,40 @@ impl Inner {
         peer: PeerId,
     ) -> Result<Lease, AdoptError<S>> {
         let target = Target::new(peer);
-        let dial = match self.enter(&target, Way::Brought) {
-            Ok(Found::Begun(dial, place)) => {
+        let seat = match self.enter(&target, Way::Brought) {
+            Ok(Found::Begun(seat, place)) => {
                 let opener: Opener = Box::new(move || {
                     Box::pin(std::future::ready(Ok(Box::new(stream) as BoxedStream)))
                 });
-                self.spawn_dial(dial.clone(), Source::Opener(opener, None), place);
-                dial
+                self.spawn_dial(seat.dial.clone(), Source::Opener(opener, None), place);
+                seat
             }
-            Ok(Found::Joined(dial)) => {
-                drop(self.waiter(&dial));
+            Ok(Found::Joined(seat)) => {
+                drop(self.waiter(&seat.dial));
                 return Err(AdoptError::Exists { peer, stream });
             }
             Ok(Found::Session(_)) => return Err(AdoptError::Exists { peer, stream }),
             Err(error) => return Err(AdoptError::Dial(error)),
         };
-        let mut waiter = self.waiter(&dial);
-        let outcome = dial.outcome.wait().await;
-        waiter.over = true;
-        let core = outcome.map_err(AdoptError::Dial)?;
+        let core = self.wait_for(seat).await.map_err(AdoptError::Dial)?;
         self.adopted(core).await.map_err(AdoptError::Dial)
     }
 
     /// The lease of whoever brought the stream of this session: on it, or on the session that has
     /// replaced it meanwhile. It never dials.
-    pub(crate) async fn adopted(&self, core: Arc<LeaseCore>) -> Result<Lease, DialError> {
+    pub(crate) async fn adopted(&self, core: Share) -> Result<Lease, DialError> {
         let session = core.session().clone();
         let lease = self.take_turn_on(core).await?;
         let why = || session.retired().unwrap_or(CloseReason::PoolClosed);
         lease.or_else(|| self.hit(&session.peer())).ok_or_else(|| DialError::SessionEnded(why()))
+    }
+}
+
+/// Whether a session that was just leased may be handed out, after a probe if it needs one.
+async fn is_sound(session: &Session) -> bool {
+    match session.fit() {
+        Fit::Ready => true,
+        Fit::NeedsProbe => session.probe().await.is_ok(),
+        Fit::Retired => false,
     }
 }

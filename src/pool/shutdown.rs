@@ -178,7 +178,7 @@ impl Inner {
     /// session.
     fn part_with(&self, taken: Disconnected<Arc<Dial>, Held>, error: DialError, why: CloseReason) {
         if let Some((dial, phase)) = taken.dial {
-            dial.outcome.set(Err(error));
+            dial.outcome.settle(Err(error));
             if phase == Phase::Open {
                 dial.abort.cancel();
             }

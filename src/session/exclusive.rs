@@ -19,7 +19,7 @@ use crate::error::CloseReason;
 use super::Session;
 use super::control::ROOM;
 use super::inbox::{Urgency, most_draining};
-use super::lease::{Lease, LeaseCore, Turn};
+use super::lease::{Lease, Share, Turn};
 
 /// All leases of a session: nobody else sends until it is dropped, and the session's messages come
 /// here instead of to the inbox.
@@ -53,7 +53,7 @@ impl ExclusiveLease {
     /// # Errors
     ///
     /// Why the session was retired or has ended.
-    pub(crate) async fn acquire(core: Arc<LeaseCore>) -> Result<Self, CloseReason> {
+    pub(crate) async fn acquire(core: Share) -> Result<Self, CloseReason> {
         debug_assert!(core.has_permits());
         let turn = Turn::of(&core);
         // Not to hold the core while waiting: it would count as a lease.

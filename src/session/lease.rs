@@ -6,8 +6,8 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,11 +16,18 @@ use tokio::time::Instant;
 
 use crate::error::{CloseReason, PingError, SendError, SendErrorKind, SessionClosed};
 use crate::id::{Origin, PeerId, SessionId};
+use crate::sync::{self, AtomicBool, lock};
 use crate::transport::Address;
 
 use super::Session;
 
-/// What all leases of a session hold together: the slot holds one `Arc` of it, each lease one.
+/// A share of a session: the slot holds one, each lease one.
+pub(crate) type Share = sync::Arc<LeaseCore>;
+
+/// Leads to a share as long as there is one, and keeps none.
+pub(crate) type WeakShare = sync::Weak<LeaseCore>;
+
+/// What all leases of a session hold together.
 ///
 /// When the last has gone, the session is told; a retired one then drains.
 #[derive(Debug)]
@@ -41,8 +48,8 @@ struct Permits {
 impl LeaseCore {
     /// A core for the session's slot. `permits` bounds its leases; `u32::MAX` serves an exclusive
     /// lease on a session whose leases are not limited. Earlier cores give out no further leases.
-    pub(crate) fn new(session: Arc<Session>, permits: Option<NonZeroU32>) -> Arc<Self> {
-        for entry in session.lock_cores().iter() {
+    pub(crate) fn new(session: Arc<Session>, permits: Option<NonZeroU32>) -> Share {
+        for entry in lock(&session.cores).iter() {
             if let Some(core) = entry.core.upgrade() {
                 core.replaced.store(true, Ordering::Relaxed);
             }
@@ -55,8 +62,8 @@ impl LeaseCore {
             })
         });
         let semaphore = permits.as_ref().map(|permits| Arc::clone(&permits.semaphore));
-        let core = Arc::new(Self { session, permits, replaced: AtomicBool::new(false) });
-        core.session.add_core(Arc::downgrade(&core), semaphore);
+        let core = Share::new(Self { session, permits, replaced: AtomicBool::new(false) });
+        core.session.add_core(Share::downgrade(&core), semaphore);
         core
     }
 
@@ -71,8 +78,8 @@ impl LeaseCore {
     /// # Errors
     ///
     /// It is not the last share.
-    pub(crate) fn close_unused(core: Arc<Self>) -> Result<Arc<Self>, Arc<Self>> {
-        Arc::try_unwrap(core).map(Arc::new)
+    pub(crate) fn close_unused(core: Share) -> Result<Share, Share> {
+        Share::try_unwrap(core).map(Share::new)
     }
 
     /// Whether its leases are counted by permits.
@@ -109,7 +116,7 @@ impl Drop for LeaseCore {
 /// Two words, so that it travels in registers: a checkout costs a handful of nanoseconds, and a detour
 /// through memory would be a good part of it.
 pub struct Lease {
-    core: Arc<LeaseCore>,
+    core: Share,
     last: Last,
 }
 
@@ -143,9 +150,9 @@ impl fmt::Debug for Lease {
 impl Lease {
     /// A lease, if one is to be had now without passing anybody who waits.
     #[inline]
-    pub(crate) fn try_checkout(core: &Arc<LeaseCore>) -> Option<Self> {
+    pub(crate) fn try_checkout(core: &Share) -> Option<Self> {
         let last = core.admit()?;
-        Some(Self { core: Arc::clone(core), last })
+        Some(Self { core: Share::clone(core), last })
     }
 
     /// As [`try_checkout`](Self::try_checkout), of a share that the caller has no more use for.
@@ -154,7 +161,7 @@ impl Lease {
     ///
     /// The share, if there is no lease to be had now.
     #[inline]
-    pub(crate) fn try_from_core(core: Arc<LeaseCore>) -> Result<Self, Arc<LeaseCore>> {
+    pub(crate) fn try_from_core(core: Share) -> Result<Self, Share> {
         match core.admit() {
             Some(last) => Ok(Self { core, last }),
             None => Err(core),
@@ -411,15 +418,15 @@ impl Permits {
 /// neither count as leases nor keep a retired session from draining.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    core: Weak<LeaseCore>,
+    core: WeakShare,
     session: Arc<Session>,
     permits: Option<Arc<Permits>>,
 }
 
 impl Turn {
-    pub(crate) fn of(core: &Arc<LeaseCore>) -> Self {
+    pub(crate) fn of(core: &Share) -> Self {
         Self {
-            core: Arc::downgrade(core),
+            core: Share::downgrade(core),
             session: Arc::clone(&core.session),
             permits: core.permits.clone(),
         }

@@ -16,8 +16,8 @@ mod stock;
 mod tests;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,6 +31,7 @@ use crate::id::{Origin, PeerId, SessionId};
 use crate::proto::record::Verdict;
 use crate::proto::session::SessionCore;
 use crate::snapshot::{LimitUse, SessionReport, SessionSnapshot, SessionState};
+use crate::sync::{AtomicU32, Mutex, lock};
 use crate::transport::{Address, BoxFuture, BoxedStream};
 
 use control::{Control, LEASES, ORDERS, PROBE};
@@ -47,7 +48,7 @@ pub use inbox::{Inbox, Message};
 pub use lease::{Lease, SendOptions};
 
 pub(crate) use inbox::InboxSender;
-pub(crate) use lease::{LeaseCore, Turn};
+pub(crate) use lease::{LeaseCore, Share, Turn, WeakShare};
 
 /// What a session tells the pool. Called by the session's driver, outside every lock.
 pub(crate) trait Host: Send + Sync + 'static {
@@ -241,7 +242,7 @@ struct Orders {
 /// A lease core of this session, past or present.
 #[derive(Debug)]
 struct CoreEntry {
-    core: Weak<LeaseCore>,
+    core: WeakShare,
     permits: Option<Arc<Semaphore>>,
 }
 
@@ -388,7 +389,7 @@ impl Session {
         if !lets_leases_finish(why) {
             return self.drain_now(why);
         }
-        self.lock_orders().retire.get_or_insert(why);
+        lock(&self.orders).retire.get_or_insert(why);
         self.stop_handing_out(RETIRED);
         self.control.set(ORDERS);
     }
@@ -396,7 +397,7 @@ impl Session {
     /// Drains the session at once, leases or not: sends are refused from now on.
     pub(crate) fn drain_now(&self, why: CloseReason) {
         let why = {
-            let mut orders = self.lock_orders();
+            let mut orders = lock(&self.orders);
             orders.retire.get_or_insert(why);
             *orders.drain.get_or_insert(why)
         };
@@ -408,7 +409,7 @@ impl Session {
     /// Ends the session now. What is queued is lost, and the report says so.
     pub(crate) fn close(&self, why: CloseReason) {
         let why = {
-            let mut orders = self.lock_orders();
+            let mut orders = lock(&self.orders);
             orders.retire.get_or_insert(why);
             *orders.close.get_or_insert(why)
         };
@@ -503,14 +504,14 @@ impl Session {
         let given = |permits: &Arc<Semaphore>| {
             most.get().saturating_sub(u32::try_from(permits.available_permits()).unwrap_or(0))
         };
-        let permits = self.lock_cores().newest.as_ref().and_then(|core| core.permits.clone());
+        let permits = lock(&self.cores).newest.as_ref().and_then(|core| core.permits.clone());
         permits.map_or(0, |permits| given(&permits)).min(self.leases_out())
     }
 
     /// Leases out, and handles that may become leases, as of some moment during the call.
     pub(crate) fn leases_out(&self) -> u32 {
         let handles: usize = {
-            let cores = self.lock_cores();
+            let cores = lock(&self.cores);
             cores.iter().map(|entry| entry.core.strong_count()).sum()
         };
         // Until it is retired, the slot holds the newest core itself.
@@ -569,13 +570,13 @@ impl Session {
         if self.marks.load(Ordering::Acquire) & RETIRED == 0 {
             return None;
         }
-        self.ended().or_else(|| self.lock_orders().retire)
+        self.ended().or_else(|| lock(&self.orders).retire)
     }
 
     fn stop_handing_out(&self, marks: u32) {
         self.marks.fetch_or(marks, Ordering::AcqRel);
         // After the mark: a core that is made from now on sees it and closes its own permits.
-        for entry in self.lock_cores().iter() {
+        for entry in lock(&self.cores).iter() {
             if let Some(permits) = &entry.permits {
                 permits.close();
             }
@@ -583,10 +584,10 @@ impl Session {
         self.changed.notify_waiters();
     }
 
-    fn add_core(&self, core: Weak<LeaseCore>, permits: Option<Arc<Semaphore>>) {
+    fn add_core(&self, core: WeakShare, permits: Option<Arc<Semaphore>>) {
         self.live_cores.fetch_add(1, Ordering::Relaxed);
         {
-            self.lock_cores().add(CoreEntry { core, permits: permits.clone() });
+            lock(&self.cores).add(CoreEntry { core, permits: permits.clone() });
         }
         if self.marks.load(Ordering::Acquire) & RETIRED != 0
             && let Some(permits) = permits
@@ -601,14 +602,6 @@ impl Session {
         if self.marks.load(Ordering::Acquire) & RETIRED != 0 {
             self.control.set(LEASES);
         }
-    }
-
-    fn lock_orders(&self) -> MutexGuard<'_, Orders> {
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_cores(&self) -> MutexGuard<'_, Cores> {
-        self.cores.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -33,7 +33,7 @@ struct FakeHost {
     healthy: Mutex<Option<bool>>,
     checks: AtomicUsize,
     /// Dropped when the session is retired, as a slot would be.
-    slot: Mutex<Option<Arc<LeaseCore>>>,
+    slot: Mutex<Option<Share>>,
 }
 
 impl Host for FakeHost {
@@ -74,8 +74,8 @@ impl End {
         Lease::try_checkout(slot.as_ref().unwrap()).unwrap()
     }
 
-    fn core(&self) -> Arc<LeaseCore> {
-        Arc::clone(self.host.slot.lock().unwrap().as_ref().unwrap())
+    fn core(&self) -> Share {
+        Share::clone(self.host.slot.lock().unwrap().as_ref().unwrap())
     }
 
     /// What a pool does: out of the map, then retired.

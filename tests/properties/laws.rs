@@ -123,12 +123,8 @@ fn limits_hold(seen: &Snapshot, model: &Model, shut: bool) {
     assert!(shut || draining <= u64::from(setup.max_draining), "limits: {draining} sessions drain");
     if let Some(most) = setup.max_leases {
         for session in &seen.sessions {
-            // A dial that an inbound session superseded holds a share of it until its own verdict.
-            let peer = session.peer;
-            let late = |d: &&DialSnapshot| d.peer == peer && d.phase == DialPhase::Superseded;
-            let shares = seen.dials.iter().filter(late).count();
             let out = session.leases as usize;
-            assert!(out <= usize::from(most) + shares, "limits: {out} leases of {session:?}");
+            assert!(out <= usize::from(most), "limits: {out} leases of {session:?}");
         }
     }
 }

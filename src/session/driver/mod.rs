@@ -28,6 +28,7 @@ use crate::error::{CloseReason, PingError, SendErrorKind};
 use crate::proto::record::Verdict;
 use crate::proto::session::SessionCore;
 use crate::snapshot::SessionReport;
+use crate::sync::lock;
 use crate::transport::{BoxFuture, BoxedStream};
 
 use super::control::{LEASES, ORDERS, PROBE, ROOM};
@@ -212,7 +213,7 @@ impl Driver {
             self.resume(now);
         }
         if flags & (ORDERS | LEASES) != 0 {
-            let orders = *self.session.lock_orders();
+            let orders = *lock(&self.session.orders);
             if let Some(why) = orders.close {
                 return Err(why);
             }
@@ -336,7 +337,7 @@ impl Driver {
             expired,
             received: self.core.received(),
         };
-        session.lock_orders().retire.get_or_insert(reason);
+        lock(&session.orders).retire.get_or_insert(reason);
         // First the fact, then the pool's map, and only then those who wait and will look there.
         let _ = session.report.set(Box::new(report));
         let _ = session.ended.set(reason);

@@ -6,9 +6,9 @@ use std::sync::Barrier;
 use super::*;
 
 /// Puts a core with permits into the slot, as a pool does for `max_leases` or an exclusive waiter.
-fn limit(end: &End, permits: u32) -> Arc<LeaseCore> {
+fn limit(end: &End, permits: u32) -> Share {
     let core = LeaseCore::new(Arc::clone(&end.session), NonZeroU32::new(permits));
-    let old = end.host.slot.lock().unwrap().replace(Arc::clone(&core));
+    let old = end.host.slot.lock().unwrap().replace(Share::clone(&core));
     drop(old);
     core
 }
@@ -20,7 +20,7 @@ async fn one_lease_and_a_hundred_tasks_take_a_hundred_turns_each_in_order() {
     let turns = Arc::new(Mutex::new(Vec::new()));
     let tasks: Vec<_> = (0..100)
         .map(|task| {
-            let (core, turns) = (Arc::clone(&core), Arc::clone(&turns));
+            let (core, turns) = (Share::clone(&core), Arc::clone(&turns));
             tokio::spawn(async move {
                 for _ in 0..100 {
                     let lease = Turn::of(&core).wait().await.unwrap();
@@ -174,7 +174,7 @@ async fn a_share_is_closed_or_leased_but_never_both() {
     let (mut closed, mut leased) = (0, 0);
     for _ in 0..5_000 {
         let core = LeaseCore::new(Arc::clone(&ours.session), None);
-        let handle = Arc::downgrade(&core);
+        let handle = Share::downgrade(&core);
         let start = Barrier::new(2);
         let (close, lease) = std::thread::scope(|scope| {
             let wait = || start.wait();
