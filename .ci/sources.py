@@ -70,10 +70,10 @@ for path, text in rust.items():
 for path, text in library.items():
     code = without_comments(text)
     if path != Path("src/pool/registry.rs"):
-        search(path, code, r"\b(?:dashmap|DashMap|papaya)\b", "only pool/registry.rs may name the map")
+        search(path, code, r"\b(?:dashmap|DashMap|crossbeam_utils|ShardedLock)\b", "only pool/registry.rs may name the map")
     layer = path.parts[1] if len(path.parts) > 2 else path.stem
     if layer == "proto":
-        search(path, code, r"\b(?:tokio|dashmap|papaya|getrandom|SystemTime)\b", "proto/ is pure")
+        search(path, code, r"\b(?:tokio|dashmap|crossbeam_utils|getrandom|SystemTime)\b", "proto/ is pure")
         search(path, code, r"\bcrate::(?:session|pool)\b", "imports only point downwards")
     if layer == "session":
         search(path, code, r"\bcrate::pool\b", "imports only point downwards")

@@ -347,7 +347,7 @@ fn loom_shutdown_against_install() {
     });
 }
 
-/// A session is evicted only if nobody has a lease on it: a hit takes no lock, so the count of leases
+/// A session is evicted only if nobody has a lease on it: a hit takes no slot's lock, so the count of leases
 /// must decide.
 #[test]
 fn loom_evict_against_lease() {

@@ -130,7 +130,7 @@ impl Pool {
             inner.counters.misses.one();
             return None;
         };
-        match lease.session().fit() {
+        match lease.fit() {
             Fit::Ready => {}
             Fit::NeedsProbe => lease.session().request_probe(),
             Fit::Retired => return None,

@@ -81,7 +81,7 @@ impl Drop for Waiter<'_> {
 }
 
 impl Inner {
-    /// A lease on the live session, if there is one and a permit is free. Takes no lock.
+    /// A lease on the live session, if there is one and a permit is free. Takes no slot's lock.
     #[inline]
     pub(crate) fn hit(&self, peer: &PeerId) -> Option<Lease> {
         let core = self.registry.session(peer, WeakShare::upgrade)?;
@@ -91,7 +91,7 @@ impl Inner {
     /// As [`Inner::hit`], for a session that needs no probe.
     #[inline]
     pub(crate) fn sound_hit(&self, peer: &PeerId) -> Option<Lease> {
-        let lease = self.hit(peer).filter(|lease| lease.session().fit() == Fit::Ready)?;
+        let lease = self.hit(peer).filter(|lease| lease.fit() == Fit::Ready)?;
         self.counters.hits.one();
         Some(lease)
     }

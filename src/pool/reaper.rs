@@ -154,11 +154,9 @@ impl Inner {
     /// Retires a session, unless a lease was taken meanwhile: that is decided by the word that leases
     /// are taken by, so that nobody has one who was not seen here.
     fn take_unused(self: &Arc<Self>, session: &Arc<Session>, why: CloseReason) -> bool {
-        let held = self.registry.with(&session.peer(), |slot, _| {
-            // Leases of earlier cores count too.
-            let unused = session.leases_out() == 0;
-            if unused { slot.remove_if(session.id(), Held::close_unused) } else { None }
-        });
+        let held = self
+            .registry
+            .with(&session.peer(), |slot, _| slot.remove_if(session.id(), Held::close_unused));
         match held {
             Some(held) => {
                 if why == CloseReason::Evicted {

@@ -65,7 +65,7 @@ impl ExclusiveLease {
             if let Some(why) = session.retired() {
                 return Err(why);
             }
-            if session.live_cores.load(std::sync::atomic::Ordering::Acquire) == 1 {
+            if session.cores.live() == 1 {
                 break;
             }
             changed.await;

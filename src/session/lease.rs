@@ -7,7 +7,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,10 +16,10 @@ use tokio::time::Instant;
 
 use crate::error::{CloseReason, PingError, SendError, SendErrorKind, SessionClosed};
 use crate::id::{Origin, PeerId, SessionId};
-use crate::sync::{self, AtomicBool, lock};
+use crate::sync::{self, AtomicU32};
 use crate::transport::Address;
 
-use super::Session;
+use super::{Fit, Session, Shared};
 
 /// A share of a session: the slot holds one, each lease one.
 pub(crate) type Share = sync::Arc<LeaseCore>;
@@ -30,13 +30,24 @@ pub(crate) type WeakShare = sync::Weak<LeaseCore>;
 /// What all leases of a session hold together.
 ///
 /// When the last has gone, the session is told; a retired one then drains.
+///
+/// It has all that a checkout touches, in this order in memory: where there are very many sessions,
+/// each line of memory that is not in a cache costs more than all the rest of a hit.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct LeaseCore {
-    session: Arc<Session>,
+    shared: Arc<Shared>,
+    /// The session's marks, and [`REPLACED`].
+    marks: AtomicU32,
+    /// When a lease was last checked out or returned, by the coarse clock.
+    last_use: AtomicU64,
     permits: Option<Arc<Permits>>,
-    /// A newer core has taken its place, for an exclusive lease: no further leases of this one.
-    replaced: AtomicBool,
+    id: SessionId,
+    session: Arc<Session>,
 }
+
+/// A newer core has taken its place, for an exclusive lease: no further leases of this one.
+const REPLACED: u32 = 1 << 31;
 
 #[derive(Debug)]
 struct Permits {
@@ -49,11 +60,6 @@ impl LeaseCore {
     /// A core for the session's slot. `permits` bounds its leases; `u32::MAX` serves an exclusive
     /// lease on a session whose leases are not limited. Earlier cores give out no further leases.
     pub(crate) fn new(session: Arc<Session>, permits: Option<NonZeroU32>) -> Share {
-        for entry in lock(&session.cores).iter() {
-            if let Some(core) = entry.core.upgrade() {
-                core.replaced.store(true, Ordering::Relaxed);
-            }
-        }
         let permits = permits.map(|all| {
             Arc::new(Permits {
                 semaphore: Arc::new(Semaphore::new(all.get() as usize)),
@@ -62,8 +68,15 @@ impl LeaseCore {
             })
         });
         let semaphore = permits.as_ref().map(|permits| Arc::clone(&permits.semaphore));
-        let core = Share::new(Self { session, permits, replaced: AtomicBool::new(false) });
-        core.session.add_core(Share::downgrade(&core), semaphore);
+        let core = Share::new(Self {
+            shared: Arc::clone(&session.shared),
+            marks: AtomicU32::new(0),
+            last_use: AtomicU64::new(session.shared.ticks()),
+            permits,
+            id: session.id(),
+            session,
+        });
+        core.session.add_core(&core, semaphore);
         core
     }
 
@@ -72,14 +85,47 @@ impl LeaseCore {
         &self.session
     }
 
-    /// Makes of the last share one to which no weak handle leads: no lease can be taken by one any
-    /// more. Whether it is the last is decided by the same word that a lease is taken by.
+    /// Makes of the session's only share one to which no weak handle leads: no lease can be taken by
+    /// one any more. Whether it is the only one is decided by the word that a lease is taken by.
     ///
     /// # Errors
     ///
-    /// It is not the last share.
+    /// It is not the only share.
     pub(crate) fn close_unused(core: Share) -> Result<Share, Share> {
-        Share::try_unwrap(core).map(Share::new)
+        let session = Arc::clone(&core.session);
+        session.cores.close_unused(core)
+    }
+
+    /// As [`Session::fit`].
+    #[inline]
+    pub(crate) fn fit(&self) -> Fit {
+        Fit::of(self.marks.load(Ordering::Relaxed) & !REPLACED)
+    }
+
+    pub(super) fn mark(&self, marks: u32) {
+        self.marks.fetch_or(marks, Ordering::AcqRel);
+    }
+
+    pub(super) fn unmark(&self, marks: u32) {
+        self.marks.fetch_and(!marks, Ordering::AcqRel);
+    }
+
+    /// A newer core takes its place.
+    pub(super) fn replace(&self) {
+        self.mark(REPLACED);
+    }
+
+    pub(super) fn last_use(&self) -> u64 {
+        self.last_use.load(Ordering::Relaxed)
+    }
+
+    /// Marks a use by the coarse clock: no clock read, and no write unless the clock has moved.
+    #[inline]
+    fn mark_use(&self) {
+        let now = self.shared.ticks();
+        if self.last_use.load(Ordering::Relaxed) != now {
+            self.last_use.store(now, Ordering::Relaxed);
+        }
     }
 
     /// Whether its leases are counted by permits.
@@ -90,21 +136,21 @@ impl LeaseCore {
     /// Lets one lease more be given out, if that is to be had now.
     #[inline]
     fn admit(&self) -> Option<Last> {
-        if self.replaced.load(Ordering::Relaxed) {
+        if self.marks.load(Ordering::Relaxed) & REPLACED != 0 {
             return None;
         }
         let last = match &self.permits {
             None => Last(None),
             Some(permits) => Last::with(permits, permits.semaphore.try_acquire().ok()?),
         };
-        self.session.mark_use();
+        self.mark_use();
         Some(last)
     }
 }
 
 impl Drop for LeaseCore {
     fn drop(&mut self) {
-        self.session.core_gone();
+        self.session.core_gone(self.last_use());
     }
 }
 
@@ -181,7 +227,7 @@ impl Lease {
 
     /// Which session this is a share of.
     pub fn session_id(&self) -> SessionId {
-        self.core.session.id()
+        self.core.id
     }
 
     /// Who opened the session.
@@ -349,6 +395,12 @@ impl Lease {
         self.core.session.closed().await
     }
 
+    /// As [`Session::fit`].
+    #[inline]
+    pub(crate) fn fit(&self) -> Fit {
+        self.core.fit()
+    }
+
     /// The session, for the exclusive lease and for the pool.
     pub(crate) fn session(&self) -> &Arc<Session> {
         &self.core.session
@@ -358,10 +410,9 @@ impl Lease {
 impl Drop for Lease {
     #[inline]
     fn drop(&mut self) {
-        let session = &self.core.session;
-        session.mark_use();
-        if session.shared.idle_wanted() {
-            self.last.watch(session);
+        self.core.mark_use();
+        if self.core.shared.idle_wanted() {
+            self.last.watch(self.core.session());
         }
     }
 }
@@ -471,7 +522,7 @@ impl Turn {
         let core = self.core.upgrade().filter(|_| self.session.retired().is_none());
         match core {
             Some(core) => {
-                self.session.mark_use();
+                core.mark_use();
                 Ok((Lease { core, last }, others))
             }
             None => Err(why_retired(&self.session)),

@@ -4,6 +4,7 @@
 //! It must never decide which session a peer has: the pool does, and is told through [`Host`].
 
 mod control;
+mod cores;
 mod driver;
 mod exclusive;
 mod inbox;
@@ -11,44 +12,42 @@ mod lease;
 mod meters;
 mod probe;
 mod queue;
+mod shared;
 mod stock;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use crate::config::Settings;
 use crate::error::{CloseReason, PingError, SendErrorKind, SessionClosed};
 use crate::id::{Origin, PeerId, SessionId};
 use crate::proto::record::Verdict;
 use crate::proto::session::SessionCore;
-use crate::snapshot::{LimitUse, SessionReport, SessionSnapshot, SessionState};
+use crate::snapshot::{SessionReport, SessionSnapshot, SessionState};
 use crate::sync::{AtomicU32, Mutex, lock};
 use crate::transport::{Address, BoxFuture, BoxedStream};
 
 use control::{Control, LEASES, ORDERS, PROBE};
+use cores::Cores;
 use driver::Driver;
 use exclusive::Holder;
 use inbox::Gate;
 use meters::Meters;
 use probe::Probes;
 use queue::Queue;
-use stock::BufferStock;
 
 pub use exclusive::ExclusiveLease;
 pub use inbox::{Inbox, Message};
 pub use lease::{Lease, SendOptions};
 
-pub(crate) use inbox::InboxSender;
 pub(crate) use lease::{LeaseCore, Share, Turn, WeakShare};
+pub(crate) use shared::Shared;
 
 /// What a session tells the pool. Called by the session's driver, outside every lock.
 pub(crate) trait Host: Send + Sync + 'static {
@@ -65,135 +64,8 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn health_check(self: Arc<Self>, session: &Arc<Session>) -> Option<BoxFuture<'static, bool>>;
 }
 
-/// What all sessions of one pool share.
-pub(crate) struct Shared {
-    pub(crate) settings: Arc<Settings>,
-    /// `max_buffered_bytes`: pays for what sessions queue beyond their own reserve.
-    pub(crate) budget: Semaphore,
-    pub(crate) inbox: InboxSender,
-    stock: BufferStock,
-    epoch: Instant,
-    /// The coarse clock: milliseconds since `epoch`, as of the last [`tick`](Self::tick).
-    ticks: AtomicU64,
-    /// How many callers wait for a session to fall idle.
-    idle_wanted: AtomicUsize,
-    /// Told when a session may have fallen idle, while somebody wants to know.
-    idle: Notify,
-    /// The most that was ever taken from `budget`, in bytes.
-    most_buffered: AtomicUsize,
-}
-
-/// Somebody wants to be told when sessions fall idle; until it is dropped.
-#[derive(Debug)]
-pub(crate) struct IdleWanted<'a>(&'a Shared);
-
-impl Drop for IdleWanted<'_> {
-    fn drop(&mut self) {
-        self.0.idle_wanted.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    /// The shared parts of a new pool, and its inbox.
-    pub(crate) fn new(settings: Arc<Settings>) -> (Arc<Self>, Inbox) {
-        let (sender, inbox) = inbox::inbox(&settings);
-        let shared = Arc::new(Self {
-            budget: Semaphore::new(settings.max_buffered_bytes),
-            inbox: sender,
-            stock: BufferStock::new(settings.max_retained_buffers),
-            epoch: Instant::now(),
-            ticks: AtomicU64::new(0),
-            idle_wanted: AtomicUsize::new(0),
-            idle: Notify::new(),
-            most_buffered: AtomicUsize::new(0),
-            settings,
-        });
-        (shared, inbox)
-    }
-
-    /// Advances the coarse clock by which leases mark their use. A mark may be as old as the last
-    /// tick, so whoever judges idle time ticks at least as often as that error may be long. Drivers
-    /// tick too, whenever they have read the clock anyway.
-    pub(crate) fn tick(&self, now: Instant) {
-        let now = self.millis(now);
-        if now > self.ticks.load(Ordering::Relaxed) {
-            self.ticks.store(now, Ordering::Relaxed);
-        }
-    }
-
-    /// From now on [`fell_idle`](Self::fell_idle) is told of every session that falls idle.
-    pub(crate) fn want_idle(&self) -> IdleWanted<'_> {
-        self.idle_wanted.fetch_add(1, Ordering::Relaxed);
-        IdleWanted(self)
-    }
-
-    #[inline]
-    fn idle_wanted(&self) -> bool {
-        self.idle_wanted.load(Ordering::Relaxed) > 0
-    }
-
-    /// The next session, whichever, that may have fallen idle since the last time that somebody was
-    /// told. One of those who wait is told, not all: it looks at every session, and who finds one or
-    /// needs none any more tells the next by [`note_idle`](Self::note_idle).
-    pub(crate) fn fell_idle(&self) -> Notified<'_> {
-        self.idle.notified()
-    }
-
-    /// A session may have fallen idle.
-    pub(crate) fn note_idle(&self) {
-        if self.idle_wanted() {
-            self.idle.notify_one();
-        }
-    }
-
-    /// What is queued beyond the sessions' own reserves, in bytes.
-    pub(crate) fn buffered(&self) -> LimitUse {
-        let held = self.note_buffered();
-        LimitUse {
-            held: held as u64,
-            high_water: self.most_buffered.load(Ordering::Relaxed).max(held) as u64,
-            limit: self.settings.max_buffered_bytes as u64,
-        }
-    }
-
-    /// Notes what is taken from the budget. Called before anything is given back, where a peak ends.
-    fn note_buffered(&self) -> usize {
-        let held = self.settings.max_buffered_bytes.saturating_sub(self.budget.available_permits());
-        self.most_buffered.fetch_max(held, Ordering::Relaxed);
-        held
-    }
-
-    /// What the inbox holds, in bytes.
-    pub(crate) fn inbox_use(&self) -> LimitUse {
-        let inbox = self.inbox.gauge();
-        LimitUse {
-            held: inbox.held as u64,
-            high_water: inbox.high_water as u64,
-            limit: self.settings.inbox_bytes as u64,
-        }
-    }
-
-    fn millis(&self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.epoch);
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn instant(&self, millis: u64) -> Instant {
-        self.epoch + Duration::from_millis(millis)
-    }
-}
-
 /// What is settled about a session when it begins.
-///
-/// In this order in memory: what tells a session from others lies beside what a checkout touches.
 #[derive(Clone, Debug)]
-#[repr(C)]
 pub(crate) struct SessionSpec {
     pub(crate) id: SessionId,
     pub(crate) peer: PeerId,
@@ -222,6 +94,17 @@ pub(crate) enum Fit {
     Retired,
 }
 
+impl Fit {
+    #[inline]
+    fn of(marks: u32) -> Self {
+        match marks {
+            0 => Self::Ready,
+            NEEDS_PROBE => Self::NeedsProbe,
+            _ => Self::Retired,
+        }
+    }
+}
+
 /// Nothing was heard for `ping_after`.
 const NEEDS_PROBE: u32 = 1;
 /// It is not handed out any more.
@@ -239,42 +122,13 @@ struct Orders {
     close: Option<CloseReason>,
 }
 
-/// A lease core of this session, past or present.
-#[derive(Debug)]
-struct CoreEntry {
-    core: WeakShare,
-    permits: Option<Arc<Semaphore>>,
-}
-
-/// The lease cores of a session. Nearly always one, so that one has no memory of its own.
-#[derive(Debug, Default)]
-struct Cores {
-    newest: Option<CoreEntry>,
-    older: Vec<CoreEntry>,
-}
-
-impl Cores {
-    fn iter(&self) -> impl Iterator<Item = &CoreEntry> {
-        self.newest.iter().chain(&self.older)
-    }
-
-    /// Puts a core in the place of the newest, and forgets those that are gone.
-    fn add(&mut self, entry: CoreEntry) {
-        self.older.extend(self.newest.replace(entry));
-        self.older.retain(|entry| entry.core.strong_count() > 0);
-    }
-}
-
 /// One session, as its leases and the pool see it. The driver is a future apart.
-///
-/// In this order in memory: what a checkout touches comes first and lies together. Where there are
-/// very many sessions, each line of it that is not in a cache costs more than all the rest of a hit.
 #[derive(Debug)]
-#[repr(C)]
 pub(crate) struct Session {
+    /// What its cores are told too.
     marks: AtomicU32,
-    live_cores: AtomicU32,
-    /// When a lease was last checked out or returned, by the coarse clock.
+    /// When a lease was last checked out or returned, by the coarse clock: as far as it was of cores
+    /// that have gone.
     lease_mark: AtomicU64,
     shared: Arc<Shared>,
     spec: SessionSpec,
@@ -284,7 +138,7 @@ pub(crate) struct Session {
     gate: Arc<Gate>,
     holder: Holder,
     orders: Mutex<Orders>,
-    cores: Mutex<Cores>,
+    cores: Cores,
     meters: Meters,
     probes: Probes,
     /// Told when a lease core has gone, and at retirement and end.
@@ -308,8 +162,7 @@ impl Session {
             holder: Holder::default(),
             marks: AtomicU32::new(0),
             orders: Mutex::default(),
-            cores: Mutex::default(),
-            live_cores: AtomicU32::new(0),
+            cores: Cores::default(),
             lease_mark: AtomicU64::new(shared.millis(born)),
             meters: Meters::new(shared.millis(born)),
             probes: Probes::default(),
@@ -373,11 +226,7 @@ impl Session {
     /// One load: whether a checkout may hand it out.
     #[inline]
     pub(crate) fn fit(&self) -> Fit {
-        match self.marks.load(Ordering::Relaxed) {
-            0 => Fit::Ready,
-            NEEDS_PROBE => Fit::NeedsProbe,
-            _ => Fit::Retired,
-        }
+        Fit::of(self.marks.load(Ordering::Relaxed))
     }
 
     /// Stops the session from being handed out. Callers who wait for a turn get an error.
@@ -486,8 +335,10 @@ impl Session {
     /// When it was last used: data either way, or a lease checked out or returned. A lease's mark is
     /// as precise as the coarse clock ([`Shared::tick`]).
     pub(crate) fn last_used(&self) -> Instant {
-        let mark = self.lease_mark.load(Ordering::Relaxed);
-        self.shared.instant(mark.max(self.meters.last_data()))
+        // In this order: the mark of a core that goes meanwhile has been noted then.
+        let leased = self.cores.last_use().unwrap_or(0);
+        let leased = leased.max(self.lease_mark.load(Ordering::Relaxed));
+        self.shared.instant(leased.max(self.meters.last_data()))
     }
 
     /// Whether messages wait to get out of the session: to the peer, or to an application that takes
@@ -504,16 +355,12 @@ impl Session {
         let given = |permits: &Arc<Semaphore>| {
             most.get().saturating_sub(u32::try_from(permits.available_permits()).unwrap_or(0))
         };
-        let permits = lock(&self.cores).newest.as_ref().and_then(|core| core.permits.clone());
-        permits.map_or(0, |permits| given(&permits)).min(self.leases_out())
+        self.cores.permits().map_or(0, |permits| given(&permits)).min(self.leases_out())
     }
 
     /// Leases out, and handles that may become leases, as of some moment during the call.
     pub(crate) fn leases_out(&self) -> u32 {
-        let handles: usize = {
-            let cores = lock(&self.cores);
-            cores.iter().map(|entry| entry.core.strong_count()).sum()
-        };
+        let handles = self.cores.handles();
         // Until it is retired, the slot holds the newest core itself.
         let slots = usize::from(self.marks.load(Ordering::Relaxed) & RETIRED == 0);
         u32::try_from(handles.saturating_sub(slots)).unwrap_or(u32::MAX)
@@ -556,15 +403,6 @@ impl Session {
         }
     }
 
-    /// Marks a use by the coarse clock: no clock read, and no write unless the clock has moved.
-    #[inline]
-    fn mark_use(&self) {
-        let now = self.shared.ticks.load(Ordering::Relaxed);
-        if self.lease_mark.load(Ordering::Relaxed) != now {
-            self.lease_mark.store(now, Ordering::Relaxed);
-        }
-    }
-
     /// Why it is retired, or has ended.
     pub(crate) fn retired(&self) -> Option<CloseReason> {
         if self.marks.load(Ordering::Acquire) & RETIRED == 0 {
@@ -573,22 +411,27 @@ impl Session {
         self.ended().or_else(|| lock(&self.orders).retire)
     }
 
-    fn stop_handing_out(&self, marks: u32) {
+    /// Marks the session, and what its leases see of it.
+    fn mark(&self, marks: u32) {
         self.marks.fetch_or(marks, Ordering::AcqRel);
+        self.cores.mark(marks);
+    }
+
+    /// Takes marks back.
+    fn unmark(&self, marks: u32) {
+        self.marks.fetch_and(!marks, Ordering::AcqRel);
+        self.cores.unmark(marks);
+    }
+
+    fn stop_handing_out(&self, marks: u32) {
+        self.mark(marks);
         // After the mark: a core that is made from now on sees it and closes its own permits.
-        for entry in lock(&self.cores).iter() {
-            if let Some(permits) = &entry.permits {
-                permits.close();
-            }
-        }
+        self.cores.close_permits();
         self.changed.notify_waiters();
     }
 
-    fn add_core(&self, core: WeakShare, permits: Option<Arc<Semaphore>>) {
-        self.live_cores.fetch_add(1, Ordering::Relaxed);
-        {
-            lock(&self.cores).add(CoreEntry { core, permits: permits.clone() });
-        }
+    fn add_core(&self, core: &Share, permits: Option<Arc<Semaphore>>) {
+        self.cores.add(core, permits.clone(), || self.marks.load(Ordering::Acquire));
         if self.marks.load(Ordering::Acquire) & RETIRED != 0
             && let Some(permits) = permits
         {
@@ -596,8 +439,9 @@ impl Session {
         }
     }
 
-    fn core_gone(&self) {
-        self.live_cores.fetch_sub(1, Ordering::AcqRel);
+    fn core_gone(&self, last_use: u64) {
+        self.lease_mark.fetch_max(last_use, Ordering::Relaxed);
+        self.cores.gone();
         self.changed.notify_waiters();
         if self.marks.load(Ordering::Acquire) & RETIRED != 0 {
             self.control.set(LEASES);

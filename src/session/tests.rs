@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, Settings};
 use crate::proto::Role;
 use crate::proto::crypto::Suite;
 use crate::proto::pair::{accept, params, transports};

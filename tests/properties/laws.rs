@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
 
 use noise_pool::{
-    CloseReason, DialError, DialFailure, DialFailures, DialPhase, DialSnapshot, HandshakeFailures,
-    LimitUse, PoolEvent, SessionReport, SessionState, Snapshot,
+    CloseReason, DialError, DialFailure, DialFailures, DialPhase, HandshakeFailures, LimitUse,
+    PoolEvent, SessionReport, SessionState, Snapshot,
 };
 
 use super::model::{Link, Model, NAMES, NODES, SessionNo};

@@ -1,5 +1,6 @@
 //! One pool with many real sessions, over streams in memory, to peers that are silent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use noise_pool::{Config, Identity, Inbox, PeerId, Pool, Role, SessionId};
@@ -8,6 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
 use super::raw;
+use crate::pools::Connection;
 
 /// Handshakes at one time.
 const AT_ONCE: usize = 32;
@@ -27,6 +29,8 @@ pub struct Crowd {
 pub struct Member {
     pub peer: PeerId,
     pub session: SessionId,
+    /// Made with the session, and so as far from those of others as sessions are in memory.
+    pub beside: Arc<Connection>,
     /// Held, so that the session lives.
     _far: DuplexStream,
 }
@@ -94,5 +98,6 @@ async fn meet(pool: Pool, secret: [u8; 32]) -> Member {
         tokio::join!(pool.adopt(near, Role::Responder), raw::dial(&mut far, &secret, &id));
     let lease = lease.expect("the pool accepts");
     dialled.expect("the peer is accepted");
-    Member { peer: lease.peer(), session: lease.session_id(), _far: far }
+    let beside = Arc::new(Connection(0));
+    Member { peer: lease.peer(), session: lease.session_id(), beside, _far: far }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use dashmap::DashMap;
 use hdrhistogram::Histogram;
 use noise_pool::{Config, PeerId, Pool, SessionId};
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use tokio::time::sleep;
 
 use crate::ends::crowd::{Crowd, Member, quiet, runtime};
 use crate::harness::{Results, Settings, Spread, measure};
-use crate::pools::{case, limit, shuffled};
+use crate::pools::{Connection, case, limit, shuffled};
 use crate::process::{apart, processor_time, resident, thread_time};
 use crate::report::{Figure, Report, number};
 
@@ -41,6 +42,12 @@ pub fn run(settings: &Settings, report: &mut Report) {
         vec![
             row("checkout, ns", "hit_few", "hit_many", "hit"),
             row("limit: DashMap, seeded fast hash, ns", "map_few", "map_many", "map"),
+            row(
+                "the same, an Arc made with each session, ns",
+                "beside_few",
+                "beside_many",
+                "beside",
+            ),
             row("resident memory per session, KiB", "memory_few", "memory_many", "memory"),
             row("to expire a session, µs of processor", "expiry_few", "expiry_many", "expiry"),
             row("quiet: % of a core", "", "quiet", ""),
@@ -55,6 +62,7 @@ pub fn run(settings: &Settings, report: &mut Report) {
         vec![
             Figure::at_most("checkout, times", figure("hit"), 3.0, Some(2.0)),
             Figure::plain("checkout of a bare map, times", figure("map")),
+            Figure::plain("of a map of Arcs made with the sessions, times", figure("beside")),
             Figure::at_most("memory per session, times", figure("memory"), 1.0, None),
             Figure::at_most("expiry per expired session, times", figure("expiry"), 1.0, None),
             Figure::at_most("snapshot, ms", figure("snapshot"), 100.0, None),
@@ -116,7 +124,7 @@ pub fn part(arguments: &[String]) -> Value {
     assert_eq!(crowd.pool.peers().len(), rest.len(), "each cohort has expired, and nobody else");
     use_all(&crowd.pool, &rest);
     let expiry_few = few_expire(&runtime, &plan);
-    let hits = checkout(&settings, &few, &crowd.pool, &rest);
+    let hits = checkout(&settings, &few, &crowd, &rest);
     let time = |name| hits.case(name).time().median;
     let (snapshot, alone, meanwhile, slower) = snapshots(&settings, &crowd.pool, &rest);
 
@@ -124,6 +132,8 @@ pub fn part(arguments: &[String]) -> Value {
         "hit": hits.ratio("many", "few").median, "hit_few": time("few"), "hit_many": time("many"),
         "map": hits.ratio("map, many", "map, few").median,
         "map_few": time("map, few"), "map_many": time("map, many"),
+        "beside": hits.ratio("beside, many", "beside, few").median,
+        "beside_few": time("beside, few"), "beside_many": time("beside, many"),
         "memory": memory_many / memory_few,
         "memory_few": memory_few / 1024.0,
         "memory_many": memory_many / 1024.0,
@@ -212,14 +222,21 @@ fn names(members: &[Member]) -> Vec<(PeerId, SessionId)> {
     shuffled(members.iter().map(|member| (member.peer, member.session)).collect())
 }
 
+type Map = DashMap<PeerId, Arc<Connection>, foldhash::fast::RandomState>;
+
+/// A bare map of `Arc`s that lie in memory as the sessions do.
+fn beside(members: &[Member]) -> Map {
+    limit::dashmap_of(members.iter().map(|member| (member.peer, member.beside.clone())))
+}
+
 /// A hit of ours and of a bare map, with few entries and with many.
 fn checkout(
     settings: &Settings,
     few: &Crowd,
-    pool: &Pool,
+    many: &Crowd,
     rest: &[(PeerId, SessionId)],
 ) -> Results {
-    let small = names(&few.members);
+    let (small, pool) = (names(&few.members), &many.pool);
     let hit = |pool: &Pool, names: &[(PeerId, SessionId)], at: usize| match pool.get(&names[at].0) {
         Some(lease) if lease.session_id() == names[at].1 => at as u64,
         _ => u64::MAX,
@@ -229,6 +246,11 @@ fn checkout(
         limit::dashmap::<foldhash::fast::RandomState>(&peers)
     };
     let (small_map, large_map) = (map(&small), map(rest));
+    let (small_beside, large_beside) = (beside(&few.members), beside(&many.members));
+    // All have the same number here, so that a hit is checked by the place that it asked for.
+    let apart = |map: &Map, names: &[(PeerId, SessionId)], at: usize| {
+        limit::hit(map, &names[at].0).wrapping_add(at as u64)
+    };
     measure(
         settings,
         vec![
@@ -236,6 +258,8 @@ fn checkout(
             case("many", rest.len(), |at| hit(pool, rest, at)),
             case("map, few", small.len(), |at| limit::hit(&small_map, &small[at].0)),
             case("map, many", rest.len(), |at| limit::hit(&large_map, &rest[at].0)),
+            case("beside, few", small.len(), |at| apart(&small_beside, &small, at)),
+            case("beside, many", rest.len(), |at| apart(&large_beside, rest, at)),
         ],
     )
 }

@@ -2,9 +2,11 @@
 //!
 //! One router has a session with a peer, which asks it something a thousand times a second. In some
 //! windows a storm of strangers dials the router. The router has a runtime with two workers; the peer
-//! and the strangers have a thread each, whose processor time would in truth be spent on other
-//! machines. It is not taken out of the latencies. What it does to them is shown by windows of a third
-//! kind, in which the same storm goes to another router with a runtime of its own.
+//! and the strangers have a thread each. What the strangers' thread takes would in truth be spent on
+//! other machines: it has the lowest priority, so that it waits for the router and not the router for
+//! it. What it costs all the same, in caches and on the way through the kernel, is not taken out of
+//! the latencies. It is shown by windows of a third kind, in which the same storm goes to another
+//! router with a runtime of its own.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -30,6 +32,9 @@ const STRANGERS: usize = 64;
 
 /// The time between two questions, and in a storm between two dials.
 const PACE: Duration = Duration::from_millis(1);
+
+/// The lowest priority of a thread that is still scheduled like others.
+const LOWEST: i32 = 19;
 
 /// The kinds of windows.
 const WINDOWS: [&str; 3] = ["quiet", "storm", "storm elsewhere"];
@@ -159,6 +164,8 @@ impl Asker {
 
 /// The strangers' thread.
 fn dial_again_and_again(storm: &Arc<Storm>, targets: [(PeerId, SocketAddr); 2]) {
+    // Of this thread alone, on Linux.
+    rustix::process::setpriority_process(None, LOWEST).expect("anybody may ask for less");
     let runtime =
         Builder::new_current_thread().enable_all().build().expect("the system gives threads");
     runtime.block_on(async {

@@ -12,10 +12,16 @@ use super::Connection;
 pub fn dashmap<S: BuildHasher + Clone + Default>(
     peers: &[PeerId],
 ) -> DashMap<PeerId, Arc<Connection>, S> {
+    let numbers = peers.iter().zip(0..);
+    dashmap_of(numbers.map(|(peer, number)| (*peer, Arc::new(Connection(number)))))
+}
+
+/// A map of `Arc`s that there are already.
+pub fn dashmap_of<S: BuildHasher + Clone + Default>(
+    entries: impl Iterator<Item = (PeerId, Arc<Connection>)>,
+) -> DashMap<PeerId, Arc<Connection>, S> {
     let map = DashMap::with_hasher(S::default());
-    for (number, peer) in peers.iter().enumerate() {
-        map.insert(*peer, Arc::new(Connection(number as u64)));
-    }
+    entries.for_each(|(peer, connection)| drop(map.insert(peer, connection)));
     map
 }
 

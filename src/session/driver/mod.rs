@@ -16,7 +16,6 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -225,7 +224,7 @@ impl Driver {
                     let timeout = self.session.shared.settings.retire_timeout;
                     self.retire_deadline.get_or_insert(now + timeout);
                 }
-                if self.session.live_cores.load(Ordering::Acquire) == 0 {
+                if self.session.cores.live() == 0 {
                     self.begin_drain(Some(why), now);
                 }
             }
@@ -341,12 +340,12 @@ impl Driver {
         // First the fact, then the pool's map, and only then those who wait and will look there.
         let _ = session.report.set(Box::new(report));
         let _ = session.ended.set(reason);
-        session.marks.fetch_or(super::RETIRED, Ordering::AcqRel);
+        session.mark(super::RETIRED);
         let host = &self.host;
         if catch_unwind(AssertUnwindSafe(|| host.ended(&session, reason, report))).is_err() {
             tracing::error!("the pool panicked while it was told of a session's end");
         }
-        session.marks.fetch_or(super::OVER, Ordering::AcqRel);
+        session.mark(super::OVER);
         session.shared.inbox.leave(&session.gate);
         session.holder.end();
         session.probes.end(reason);

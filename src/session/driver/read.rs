@@ -2,7 +2,6 @@
 //!
 //! Owns when the socket is read and when a frame is opened. It must never read while messages wait.
 
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -77,9 +76,8 @@ impl Driver {
     /// A frame has come and was opened.
     fn heard(&mut self, now: Instant) {
         self.last_heard = now;
-        let marks = &self.session.marks;
-        if marks.load(Ordering::Relaxed) & NEEDS_PROBE != 0 {
-            marks.fetch_and(!NEEDS_PROBE, Ordering::Relaxed);
+        if self.marked(NEEDS_PROBE) {
+            self.session.unmark(NEEDS_PROBE);
         }
         self.hand_over(now);
     }

@@ -94,7 +94,7 @@ impl Driver {
             acted = true;
         }
         if self.doubt_deadline().is_some_and(|at| at <= now) {
-            self.session.marks.fetch_or(NEEDS_PROBE, Ordering::Relaxed);
+            self.session.mark(NEEDS_PROBE);
         }
         Ok(acted)
     }
@@ -116,7 +116,7 @@ impl Driver {
         .min()
     }
 
-    fn marked(&self, mark: u32) -> bool {
+    pub(super) fn marked(&self, mark: u32) -> bool {
         self.session.marks.load(Ordering::Relaxed) & mark != 0
     }
 

@@ -193,3 +193,36 @@ async fn a_share_is_closed_or_leased_but_never_both() {
     }
     assert_eq!(closed + leased, 5_000);
 }
+
+#[tokio::test(start_paused = true)]
+async fn leases_of_every_core_see_what_their_session_is_marked_with() {
+    let (ours, _theirs) = pair(Config::default(), 1 << 16).await;
+    let old = Lease::try_checkout(&ours.core()).unwrap();
+    let new = Lease::try_checkout(&limit(&ours, 2)).unwrap();
+    assert!(old.try_clone().is_none(), "a newer core has taken its place");
+    let seen = || [old.fit(), new.fit(), ours.session.fit()];
+    assert_eq!(seen(), [Fit::Ready; 3]);
+    ours.session.mark(NEEDS_PROBE);
+    assert_eq!(seen(), [Fit::NeedsProbe; 3]);
+    // A core that comes later knows it too.
+    assert_eq!(limit(&ours, 3).fit(), Fit::NeedsProbe);
+    ours.session.unmark(NEEDS_PROBE);
+    assert_eq!(seen(), [Fit::Ready; 3]);
+    ours.session.retire(CloseReason::Idle);
+    assert_eq!(seen(), [Fit::Retired; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_use_is_remembered_when_its_core_has_gone() {
+    let (ours, _theirs) = pair(Config::default(), 1 << 16).await;
+    let lease = Lease::try_checkout(&ours.core()).unwrap();
+    drop(limit(&ours, 2));
+    tokio::time::advance(Duration::from_secs(7)).await;
+    let now = Instant::now();
+    ours.session.shared.tick(now);
+    assert!(ours.session.last_used() < now);
+    // The last of the old core.
+    drop(lease);
+    let gone = now.saturating_duration_since(ours.session.last_used());
+    assert!(gone < Duration::from_millis(1), "{gone:?}");
+}

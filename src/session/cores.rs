@@ -1,0 +1,124 @@
+//! The lease cores of one session, present and past: nearly always one.
+//!
+//! Owns the list of them, and what all of them are told. Whoever looks at a core has a share of it
+//! meanwhile; that is not a lease, so it is done under the list's lock, under which it is also decided
+//! whether a share is the only one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::Semaphore;
+
+use crate::sync::{Mutex, lock};
+
+use super::lease::{Share, WeakShare};
+
+#[derive(Debug)]
+struct Entry {
+    core: WeakShare,
+    permits: Option<Arc<Semaphore>>,
+}
+
+/// The newest has no memory of its own.
+#[derive(Debug, Default)]
+struct List {
+    newest: Option<Entry>,
+    older: Vec<Entry>,
+}
+
+impl List {
+    fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.newest.iter().chain(&self.older)
+    }
+
+    fn shares(&self) -> impl Iterator<Item = Share> {
+        self.iter().filter_map(|entry| entry.core.upgrade())
+    }
+
+    fn handles(&self) -> usize {
+        self.iter().map(|entry| entry.core.strong_count()).sum()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Cores {
+    /// How many there are.
+    live: AtomicU32,
+    list: Mutex<List>,
+}
+
+impl Cores {
+    /// How many cores there are.
+    pub(super) fn live(&self) -> u32 {
+        self.live.load(Ordering::Acquire)
+    }
+
+    /// Puts a core in the place of the newest: earlier ones give out no further leases. It is told
+    /// what `marks` says then.
+    pub(super) fn add(
+        &self,
+        core: &Share,
+        permits: Option<Arc<Semaphore>>,
+        marks: impl FnOnce() -> u32,
+    ) {
+        self.live.fetch_add(1, Ordering::Relaxed);
+        let mut list = lock(&self.list);
+        list.shares().for_each(|older| older.replace());
+        // Under the lock: whoever marks the session tells the cores afterwards, this one too.
+        core.mark(marks());
+        let entry = Entry { core: Share::downgrade(core), permits };
+        let older = list.newest.replace(entry);
+        list.older.extend(older);
+        list.older.retain(|entry| entry.core.strong_count() > 0);
+    }
+
+    /// A core has gone.
+    pub(super) fn gone(&self) {
+        self.live.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Tells all cores.
+    pub(super) fn mark(&self, marks: u32) {
+        lock(&self.list).shares().for_each(|core| core.mark(marks));
+    }
+
+    /// Takes it back.
+    pub(super) fn unmark(&self, marks: u32) {
+        lock(&self.list).shares().for_each(|core| core.unmark(marks));
+    }
+
+    /// Nobody is to wait for a lease any more.
+    pub(super) fn close_permits(&self) {
+        lock(&self.list).iter().filter_map(|entry| entry.permits.as_ref()).for_each(|p| p.close());
+    }
+
+    /// The permits of the newest.
+    pub(super) fn permits(&self) -> Option<Arc<Semaphore>> {
+        lock(&self.list).newest.as_ref().and_then(|entry| entry.permits.clone())
+    }
+
+    /// When a lease was last checked out or returned, by the coarse clock, as far as the cores know
+    /// that there are.
+    pub(super) fn last_use(&self) -> Option<u64> {
+        lock(&self.list).shares().map(|core| core.last_use()).max()
+    }
+
+    /// How many shares there are of all cores.
+    pub(super) fn handles(&self) -> usize {
+        lock(&self.list).handles()
+    }
+
+    /// Makes of the only share of all cores one to which no weak handle leads: no lease can be taken
+    /// by one any more. Whether it is the only one is decided by the word that a lease is taken by.
+    ///
+    /// # Errors
+    ///
+    /// It is not the only one.
+    pub(super) fn close_unused(&self, share: Share) -> Result<Share, Share> {
+        let list = lock(&self.list);
+        if list.handles() > 1 {
+            return Err(share);
+        }
+        Share::try_unwrap(share).map(Share::new)
+    }
+}
