@@ -2,13 +2,17 @@
 //!
 //! Owns the connections under way, and the look-up of addresses. Addresses are started one after
 //! another, staggered by `dial_stagger` (RFC 8305, section 5), the next one at once when one fails;
-//! addresses that later callers bring join, also while the look-up goes on. Dropping the race closes what has not answered: a peer that saw no message 3
-//! has accepted nothing.
+//! addresses that later callers bring join, also while the look-up goes on. All of it runs in the
+//! dial's own task, since most dials have one connection and a task for it would cost more than it
+//! does; so a race that is not asked for an answer stands still. Dropping the race closes what has
+//! not answered: a peer that saw no message 3 has accepted nothing.
 
+use std::future::poll_fn;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::error::{DialError, HandshakeError, Refusal};
@@ -18,7 +22,7 @@ use crate::pool::hooks::contained;
 use crate::pool::inner::Inner;
 use crate::snapshot::DialPhase;
 use crate::transport::native::Answered;
-use crate::transport::{Address, BoxedStream, TargetData};
+use crate::transport::{Address, BoxFuture, BoxedStream, TargetData};
 
 /// A connection on which the peer has answered, and where it leads.
 pub(crate) struct Candidate {
@@ -31,8 +35,8 @@ pub(crate) struct Race {
     pool: Arc<Inner>,
     dial: Arc<Dial>,
     data: Option<TargetData>,
-    /// Connections, and perhaps the look-up, which ends without a candidate.
-    under_way: JoinSet<Result<Option<Candidate>, DialError>>,
+    /// Connections, and perhaps the look-up, in the order in which they began.
+    under_way: Vec<Runner>,
     next_start: Instant,
     /// The most telling failure so far.
     failure: Option<DialError>,
@@ -40,14 +44,7 @@ pub(crate) struct Race {
 
 impl Race {
     pub(crate) fn new(pool: Arc<Inner>, dial: Arc<Dial>, data: Option<TargetData>) -> Self {
-        Self {
-            pool,
-            dial,
-            data,
-            under_way: JoinSet::new(),
-            next_start: Instant::now(),
-            failure: None,
-        }
+        Self { pool, dial, data, under_way: Vec::new(), next_start: Instant::now(), failure: None }
     }
 
     /// Begins with a stream that the caller opens or has brought.
@@ -93,12 +90,10 @@ impl Race {
             let waiting = self.dial.has_address();
             tokio::select! {
                 biased;
-                ended = self.under_way.join_next() => match ended {
-                    Some(Ok(Ok(Some(candidate)))) => return Ok(candidate),
-                    Some(Ok(Ok(None))) => {}
-                    Some(Ok(Err(failure))) => self.failed(failure),
-                    Some(Err(ended)) if ended.is_panic() => self.failed(DialError::Panicked),
-                    Some(Err(_)) | None => {}
+                ended = poll_fn(|cx| poll_next(&mut self.under_way, cx)) => match ended {
+                    Ok(Some(candidate)) => return Ok(candidate),
+                    Ok(None) => {}
+                    Err(failure) => self.failed(failure),
                 },
                 () = sleep_until(self.next_start), if waiting => {}
                 () = more => {}
@@ -106,12 +101,8 @@ impl Race {
         }
     }
 
-    /// Runs one of the race's tasks; a close of the pool waits also for those that are cut.
-    fn run(
-        &mut self,
-        work: impl Future<Output = Result<Option<Candidate>, DialError>> + Send + 'static,
-    ) {
-        self.under_way.spawn(self.pool.work.track_future(work));
+    fn run(&mut self, work: impl Future<Output = Ended> + Send + 'static) {
+        self.under_way.push(Runner(Some(Box::pin(work))));
     }
 
     fn start(&mut self, address: Address) {
@@ -132,6 +123,39 @@ impl Race {
             self.failure = Some(failure);
         }
     }
+}
+
+/// What a runner ends with: a connection with its candidate, the look-up without one.
+type Ended = Result<Option<Candidate>, DialError>;
+
+/// A connection or a look-up under way. What panics in it, and be it when it is dropped, ends it and
+/// nothing else: streams and connectors are the application's.
+struct Runner(Option<BoxFuture<'static, Ended>>);
+
+impl Runner {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let Some(work) = &mut self.0 else { return Poll::Ready(Ok(None)) };
+        catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx)))
+            .unwrap_or(Poll::Ready(Err(DialError::Panicked)))
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        let work = self.0.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(work)));
+    }
+}
+
+/// Takes out the first runner that has ended. All are polled at each wake-up: they are few.
+fn poll_next(under_way: &mut Vec<Runner>, cx: &mut Context<'_>) -> Poll<Ended> {
+    for at in 0..under_way.len() {
+        if let Poll::Ready(ended) = under_way[at].poll(cx) {
+            drop(under_way.remove(at));
+            return Poll::Ready(ended);
+        }
+    }
+    Poll::Pending
 }
 
 async fn resolve(
