@@ -26,7 +26,7 @@ use crate::pool::registry::Open;
 use crate::pool::room::Room;
 use crate::proto::record::Verdict;
 use crate::proto::slot::{Claim, Displaced, InboundRow, Judgement, Phase, View};
-use crate::session::Share;
+use crate::session::{Driver, Share};
 use crate::sync::lock;
 use crate::transport::native::{Failed, Proposed};
 use crate::transport::{Address, BoxedStream, configure_tcp};
@@ -59,6 +59,23 @@ pub(crate) enum NotAccepted {
     Handshake(HandshakeError),
     /// The peer was told no.
     Rejected(PeerId, RejectReason),
+}
+
+/// Who runs the driver of a session that is accepted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Runs {
+    /// The task that accepted it, which is the pool's.
+    Acceptor,
+    /// A task of its own: the future that accepted it is the application's.
+    Task,
+}
+
+/// A session that was accepted and is in its slot.
+#[must_use = "a session whose driver is dropped ends"]
+pub(crate) struct Accepted {
+    pub(crate) core: Share,
+    /// To be run, without an await before, since it writes the verdict; none if a task runs it.
+    pub(crate) driver: Option<Driver>,
 }
 
 impl Inner {
@@ -112,12 +129,12 @@ impl Inner {
         }
         let span = tracing::info_span!("accept", remote = %source, role = "responder");
         let pool = self.clone();
-        self.spawn(
+        self.spawn_opening(
             async move {
                 let asked = hooks::ask(pool.settings.hook_timeout, || pool.hooks.admit(&source));
                 let admitted = tokio::select! {
                     biased;
-                    () = ticket.shed() => return,
+                    () = ticket.shed() => return None,
                     admitted = asked => admitted,
                 };
                 if let Err(refusal) = admitted {
@@ -125,11 +142,11 @@ impl Inner {
                     if ticket.failed() {
                         pool.counters.handshake_failures.not_admitted.one();
                     }
-                    return;
+                    return None;
                 }
                 let remote = Some(Address::from(source));
-                // The outcome is counted and told where it is decided.
-                let _ = pool.respond(Box::new(stream), remote, ticket).await;
+                // A failure is counted and told where it is decided.
+                pool.respond(Box::new(stream), remote, ticket, Runs::Acceptor).await.ok()?.driver
             }
             .instrument(span),
         );
@@ -151,7 +168,8 @@ impl Inner {
         stream: BoxedStream,
         remote: Option<Address>,
         ticket: Ticket,
-    ) -> Result<Share, NotAccepted> {
+        runs: Runs,
+    ) -> Result<Accepted, NotAccepted> {
         let began = Instant::now();
         let handshake = tokio::select! {
             biased;
@@ -172,10 +190,10 @@ impl Inner {
         };
         let peer = proposed.peer;
         // Boxed, so that a stranger who never gets so far does not carry its state.
-        match Box::pin(self.judge(proposed, remote, began, ticket)).await {
-            Ok(core) => {
+        match Box::pin(self.judge(proposed, remote, began, ticket, runs)).await {
+            Ok(accepted) => {
                 self.counters.handshakes_accepted.one();
-                Ok(core)
+                Ok(accepted)
             }
             Err(reason) => {
                 self.counters.rejected_by_us.count(reason);
@@ -235,7 +253,8 @@ impl Inner {
         remote: Option<Address>,
         began: Instant,
         ticket: Ticket,
-    ) -> Result<Share, RejectReason> {
+        runs: Runs,
+    ) -> Result<Accepted, RejectReason> {
         let (peer, claim) = (proposed.peer, proposed.claim);
         if let Err(refusal) = self.check_proposed(self.proposed_picture(&proposed, &remote)).await {
             debug!(peer = %peer.short(), %refusal, "refused");
@@ -270,10 +289,19 @@ impl Inner {
                         payload: self.native.application_payload(),
                     };
                     self.forget_failures(&peer);
-                    self.start(core.session(), proposed.established(), Some(verdict));
+                    let driver = self.start(core.session(), proposed.established(), Some(verdict));
+                    let driver = match runs {
+                        Runs::Acceptor => Some(driver),
+                        // Before a displaced session hears that it is: it would drain ahead of the
+                        // verdict, and the peer take the two in that order.
+                        Runs::Task => {
+                            self.work.spawn(driver);
+                            None
+                        }
+                    };
                     self.watch(core.session());
                     self.settle(displaced, &core);
-                    return Ok(core);
+                    return Ok(Accepted { core, driver });
                 }
                 Decision::Reject(reason) => {
                     let retry_after = match reason {

@@ -29,7 +29,7 @@ use crate::pool::target::Target;
 use crate::proto::backoff;
 use crate::proto::record::Verdict;
 use crate::proto::slot::{Claim, Ended};
-use crate::session::Session;
+use crate::session::{Driver, Session};
 use crate::snapshot::DialPhase;
 use crate::sync::{AtomicUsize, Mutex, Notify, OnceLock, lock};
 use crate::transport::{Address, BoxFuture, BoxedStream, TargetData};
@@ -258,20 +258,25 @@ impl Inner {
         let pool = self.clone();
         // Made here, so that it settles the dial also if the task never runs.
         let mut unsettled = Unsettled { pool: pool.clone(), dial: dial.clone(), ended: false };
-        self.spawn(
+        self.spawn_opening(
             async move {
-                match pool.run_dial(&dial, source, place).await {
-                    Ok(()) => {}
-                    Err(Stop::Displaced) => pool.dial_displaced(&dial),
+                let driver = match pool.run_dial(&dial, source, place).await {
+                    Ok(driver) => Some(driver),
+                    Err(Stop::Displaced) => {
+                        pool.dial_displaced(&dial);
+                        None
+                    }
                     Err(Stop::Failed(error, outcome)) => {
                         debug!(error = %error, "dial failed");
                         pool.dial_failed(&dial, error, outcome);
+                        None
                     }
-                }
+                };
                 unsettled.ended = true;
                 drop((unsettled, dial));
                 // It had a share of the session: if nobody else has one, that is idle now.
                 pool.session_shared.note_idle();
+                driver
             }
             .instrument(span),
         );
@@ -282,7 +287,7 @@ impl Inner {
         dial: &Arc<Dial>,
         source: Source,
         place: Place,
-    ) -> Result<(), Stop> {
+    ) -> Result<Driver, Stop> {
         let _turn = self.before_abort(dial, self.take_turn(dial, place)).await??;
         let mut until_commit = Instant::now() + self.settings.dial_timeout;
         let (opener, data) = match source {
@@ -308,7 +313,10 @@ impl Inner {
                 // That a committed connection was lost tells more than what came after it.
                 Err(error) => return Err(failure.unwrap_or(error).into()),
             };
-            let Some(loss) = self.commit(dial, candidate).await? else { return Ok(()) };
+            let loss = match self.commit(dial, candidate).await? {
+                Ok(driver) => return Ok(driver),
+                Err(loss) => loss,
+            };
             if !self.reopen(dial) {
                 return Err(loss.into());
             }
@@ -373,13 +381,13 @@ impl Inner {
         Ok(turn)
     }
 
-    /// The commit and what follows from it, up to a session (`None`) or the loss of the connection.
-    /// Never cut short, except by the pool's close.
+    /// The commit and what follows from it, up to a session, whose driver is to be run, or the loss of
+    /// the connection. Never cut short, except by the pool's close.
     async fn commit(
         self: &Arc<Self>,
         dial: &Arc<Dial>,
         candidate: Candidate,
-    ) -> Result<Option<Loss>, Stop> {
+    ) -> Result<Result<Driver, Loss>, Stop> {
         let Some(stamp) = self.stamp_of_commit(dial) else { return Err(Stop::Displaced) };
         let Candidate { answered, address } = candidate;
         let answer = timeout(self.settings.verdict_timeout, async {
@@ -391,17 +399,16 @@ impl Inner {
                 let claim =
                     Claim { instance: established.instance, stamp, heard: established.heard };
                 let arrival = Arrival { established, claim, address, observed, payload };
-                self.dial_accepted(dial, arrival);
-                None
+                Ok(self.dial_accepted(dial, arrival))
             }
             Ok(Ok((Verdict::Reject { reason, retry_after }, established))) => {
                 self.spawn(established.part());
-                Some(self.dial_rejected(dial, reason, retry_after))
+                Err(self.dial_rejected(dial, reason, retry_after))
             }
             Ok(Err(HandshakeError::TimedOut)) | Err(_) => {
-                Some(Loss::Broken(DialError::VerdictTimedOut))
+                Err(Loss::Broken(DialError::VerdictTimedOut))
             }
-            Ok(Err(error)) => Some(Loss::Broken(DialError::Handshake(error))),
+            Ok(Err(error)) => Err(Loss::Broken(DialError::Handshake(error))),
         })
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::Instant;
-use tracing::{Instrument as _, info, warn};
+use tracing::{info, warn};
 
 use crate::error::{CloseReason, DialError, Limit, Refusal};
 use crate::event::PoolEvent;
@@ -21,7 +21,7 @@ use crate::pool::registry::Open;
 use crate::pool::room::Room;
 use crate::proto::record::Verdict;
 use crate::proto::slot::{AcceptRow, Acceptance, Claim, Displaced, DrainRow, Ended, Phase, View};
-use crate::session::{Host, LeaseCore, Session, SessionSpec, Share};
+use crate::session::{Driver, Host, LeaseCore, Session, SessionSpec, Share};
 use crate::snapshot::SessionReport;
 use crate::sync::lock;
 use crate::transport::native::Established;
@@ -81,8 +81,9 @@ impl Inner {
         Some(Instant::now() + age.mul_f64(1.0 - 0.1 * share))
     }
 
-    /// An accept arrived on a dial of ours: pools the session, or drains it.
-    pub(crate) fn dial_accepted(self: &Arc<Self>, dial: &Arc<Dial>, arrival: Arrival) {
+    /// An accept arrived on a dial of ours: pools the session, or drains it. Its driver is to be run.
+    #[must_use = "a session whose driver is dropped ends"]
+    pub(crate) fn dial_accepted(self: &Arc<Self>, dial: &Arc<Dial>, arrival: Arrival) -> Driver {
         let Arrival { established, claim, address, observed, payload } = arrival;
         let core = self.new_session(Newcomer {
             peer: dial.peer,
@@ -136,11 +137,11 @@ impl Inner {
             session: session.id(),
             elapsed: dial.began.elapsed(),
         });
+        let driver = self.start(&session, established, None);
         match step {
             Step::Adopt(row, displaced) => {
                 self.count_accept_row(row);
                 self.forget_failures(&dial.peer);
-                self.start(&session, established, None);
                 self.watch(&session);
                 self.settle(displaced, &core);
             }
@@ -151,10 +152,10 @@ impl Inner {
                     DrainRow::Cancelled if self.is_open() => CloseReason::Disconnected,
                     DrainRow::Cancelled => CloseReason::Drained,
                 };
-                self.drain_late(dial, core, established, why);
+                self.drain_late(dial, core, why);
             }
             Step::NeedsRoom | Step::NoRoom => {
-                self.drain_late(dial, core, established, CloseReason::Evicted);
+                self.drain_late(dial, core, CloseReason::Evicted);
             }
         }
         if untold {
@@ -163,18 +164,12 @@ impl Inner {
         }
         dial.settled.notify_waiters();
         self.ended.notify_waiters();
+        driver
     }
 
     /// A session that nobody is to have: the peer may have sent on it, so it is drained, not cut.
-    fn drain_late(
-        self: &Arc<Self>,
-        dial: &Dial,
-        core: Share,
-        established: Established,
-        why: CloseReason,
-    ) {
+    fn drain_late(&self, dial: &Dial, core: Share, why: CloseReason) {
         dial.note_drained(core.session().clone());
-        self.start(core.session(), established, None);
         self.retire_unheld(core, why);
     }
 
@@ -203,13 +198,13 @@ impl Inner {
         }
     }
 
-    /// Starts the session's driver. `first` is the responder's verdict.
+    /// Opens the session: whoever calls this runs its driver. `first` is the responder's verdict.
     pub(crate) fn start(
         self: &Arc<Self>,
         session: &Arc<Session>,
         established: Established,
         first: Option<Verdict>,
-    ) {
+    ) -> Driver {
         self.counters.opened.one();
         self.events.publish(|| PoolEvent::Opened {
             peer: session.peer(),
@@ -218,18 +213,14 @@ impl Inner {
             remote: session.remote().cloned(),
             handshake_time: session.handshake_time(),
         });
-        let span = tracing::info_span!(
-            "session", peer = %session.peer().short(), session = %session.id(),
-            origin = ?session.origin()
-        );
-        span.in_scope(|| info!("opened"));
         let Established { stream, core, leftover, .. } = established;
         let host: Arc<dyn Host> = self.clone();
         let driver = session.drive(stream, core, leftover, host, first);
-        self.work.spawn(driver.instrument(span));
+        driver.span().in_scope(|| info!("opened"));
         if self.life() == Life::Closed {
             session.close(CloseReason::PoolClosed);
         }
+        driver
     }
 
     /// Puts a pooled session under the watch of expiry and eviction.

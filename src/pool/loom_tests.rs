@@ -22,6 +22,7 @@ use crate::error::{DialError, RejectReason};
 use crate::id::PeerId;
 use crate::identity::Identity;
 use crate::pool::Pool;
+use crate::pool::accept::Runs;
 use crate::pool::dial::{Dial, Place, Source};
 use crate::pool::idle::Evict;
 use crate::pool::inner::Inner;
@@ -148,7 +149,7 @@ fn accept(pool: &Arc<Inner>, dial: &Arc<Dial>, claim: Claim) {
         observed: String::new(),
         payload: Bytes::new(),
     };
-    pool.dial_accepted(dial, arrival);
+    pool.work.spawn(pool.dial_accepted(dial, arrival));
 }
 
 /// A session in its slot, brought by a dial of ours that nobody waits for any more.
@@ -162,7 +163,9 @@ fn install(pool: &Arc<Inner>, peer: PeerId) -> Arc<crate::session::Session> {
 fn inbound(pool: &Arc<Inner>, peer: PeerId, claim: Claim) -> Result<Share, RejectReason> {
     let ticket = pool.admission.enter().ticket.unwrap();
     let proposed = Proposed::modelled(established(Role::Responder), peer, claim);
-    block_on(pool.judge(proposed, None, tokio::time::Instant::now(), ticket))
+    let began = tokio::time::Instant::now();
+    let judged = block_on(pool.judge(proposed, None, began, ticket, Runs::Task));
+    judged.map(|accepted| accepted.core)
 }
 
 fn obtain(pool: &Arc<Inner>, peer: PeerId) -> Result<Lease, DialError> {

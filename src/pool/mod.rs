@@ -7,6 +7,7 @@
 pub(crate) mod accept;
 pub(crate) mod admission;
 pub(crate) mod builder;
+mod connection;
 pub(crate) mod dial;
 pub(crate) mod draining;
 #[cfg(any(test, fuzzing))]
@@ -41,7 +42,7 @@ use bytes::Bytes;
 use crate::error::{AdoptError, DialError, ListenError, SendErrorKind, SendToError};
 use crate::event::Events;
 use crate::id::PeerId;
-use crate::pool::accept::NotAccepted;
+use crate::pool::accept::{NotAccepted, Runs};
 use crate::pool::builder::PoolBuilder;
 use crate::pool::dial::{Opener, Source};
 use crate::pool::inner::{Inner, PeerSlot};
@@ -246,8 +247,9 @@ impl Pool {
                 let Some(ticket) = inner.enter_handshake() else {
                     return Err(AdoptError::Limit(crate::error::Limit::PendingHandshakes));
                 };
-                let core = match inner.respond(Box::new(stream), None, ticket).await {
-                    Ok(core) => core,
+                let responding = inner.respond(Box::new(stream), None, ticket, Runs::Task);
+                let core = match responding.await {
+                    Ok(accepted) => accepted.core,
                     Err(NotAccepted::PoolClosed) => return Err(AdoptError::PoolClosed),
                     Err(NotAccepted::Shed) => {
                         return Err(AdoptError::Limit(crate::error::Limit::PendingHandshakes));

@@ -35,7 +35,6 @@ use crate::transport::{Address, BoxFuture, BoxedStream};
 
 use control::{Control, LEASES, ORDERS, PROBE};
 use cores::Cores;
-use driver::Driver;
 use exclusive::Holder;
 use inbox::Gate;
 use meters::Meters;
@@ -46,6 +45,7 @@ pub use exclusive::ExclusiveLease;
 pub use inbox::{Inbox, Message};
 pub use lease::{Lease, SendOptions};
 
+pub(crate) use driver::Driver;
 pub(crate) use lease::{LeaseCore, Share, Turn, WeakShare};
 pub(crate) use shared::Shared;
 
@@ -177,7 +177,7 @@ impl Session {
         })
     }
 
-    /// The driver, to be spawned. `leftover` are bytes that were read past the verdict; `first` is the
+    /// The driver, to be run by a task. `leftover` are bytes that were read past the verdict; `first` is the
     /// responder's verdict, which goes out before anything else. Dropped before it is done, the
     /// driver ends the session with [`CloseReason::PoolClosed`].
     pub(crate) fn drive(
@@ -187,7 +187,7 @@ impl Session {
         leftover: Vec<u8>,
         host: Arc<dyn Host>,
         first: Option<Verdict>,
-    ) -> impl Future<Output = ()> + Send + use<> {
+    ) -> Driver {
         Driver::new(Arc::clone(self), stream, core, leftover, host, first)
     }
 

@@ -37,7 +37,7 @@ use super::{Host, Session};
 use input::Input;
 
 /// See the module.
-pub(super) struct Driver {
+pub(crate) struct Driver {
     session: Arc<Session>,
     host: Arc<dyn Host>,
     stream: BoxedStream,
@@ -132,10 +132,8 @@ impl Driver {
         first: Option<Verdict>,
     ) -> Self {
         let span = tracing::info_span!(
-            "session",
-            peer = ?session.peer(),
-            session = %session.id(),
-            origin = ?session.origin(),
+            "session", peer = %session.peer().short(), session = %session.id(),
+            origin = ?session.origin()
         );
         if let Some(verdict) = first {
             core.verdict(verdict);
@@ -174,6 +172,11 @@ impl Driver {
             finished: false,
             session,
         }
+    }
+
+    /// The session's span, in which its events are.
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
     }
 
     /// One turn of everything. `Err` says why the session ends.
@@ -387,6 +390,8 @@ impl Future for Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
+        let span = self.span.clone();
+        let _entered = span.enter();
         self.end(if self.polling { CloseReason::Internal } else { CloseReason::PoolClosed });
     }
 }
