@@ -129,27 +129,39 @@ impl Inner {
         }
         let span = tracing::info_span!("accept", remote = %source, role = "responder");
         let pool = self.clone();
-        self.spawn_opening(
-            async move {
-                let asked = hooks::ask(pool.settings.hook_timeout, || pool.hooks.admit(&source));
-                let admitted = tokio::select! {
-                    biased;
-                    () = ticket.shed() => return None,
-                    admitted = asked => admitted,
-                };
-                if let Err(refusal) = admitted {
-                    pool.hook_refused(refusal);
-                    if ticket.failed() {
-                        pool.counters.handshake_failures.not_admitted.one();
-                    }
-                    return None;
-                }
-                let remote = Some(Address::from(source));
-                // A failure is counted and told where it is decided.
-                pool.respond(Box::new(stream), remote, ticket, Runs::Acceptor).await.ok()?.driver
+        let halt = ticket.halt().clone();
+        let opening = async move {
+            tokio::select! {
+                biased;
+                () = halt.was_cut() => None,
+                driver = pool.welcome(stream, source, ticket) => driver,
             }
-            .instrument(span),
-        );
+        };
+        self.spawn_opening(opening.instrument(span));
+    }
+
+    /// A connection that has its place, up to a session or to none.
+    async fn welcome(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        source: SocketAddr,
+        ticket: Ticket,
+    ) -> Option<Driver> {
+        let admitted = tokio::select! {
+            biased;
+            () = ticket.halt().aborted() => return None,
+            admitted = hooks::ask(self.settings.hook_timeout, || self.hooks.admit(&source)) => admitted,
+        };
+        if let Err(refusal) = admitted {
+            self.hook_refused(refusal);
+            if ticket.failed() {
+                self.counters.handshake_failures.not_admitted.one();
+            }
+            return None;
+        }
+        let remote = Some(Address::from(source));
+        // A failure is counted and told where it is decided.
+        self.respond(Box::new(stream), remote, ticket, Runs::Acceptor).await.ok()?.driver
     }
 
     /// A place among the pending handshakes; counts and tells whom it cost theirs.
@@ -173,20 +185,19 @@ impl Inner {
         let began = Instant::now();
         let handshake = tokio::select! {
             biased;
-            () = self.stop_accepting.cancelled() => return Err(NotAccepted::PoolClosed),
-            () = ticket.shed() => return Err(NotAccepted::Shed),
+            () = ticket.halt().aborted() => return Err(self.not_heard_out()),
             done = self.native.respond(stream, || ticket.verified()) => done,
         };
         // Shed by another thread while this one came to its end: that was counted, and is all.
         let (proposed, ticket) = match handshake {
             Ok(proposed) => match ticket.authenticated() {
                 Some(ticket) => (proposed, ticket),
-                None => return Err(NotAccepted::Shed),
+                None => return Err(self.not_heard_out()),
             },
             Err(Failed { error, stream }) if ticket.failed() => {
                 return Err(self.stranger_failed(error, stream, remote));
             }
-            Err(_) => return Err(NotAccepted::Shed),
+            Err(_) => return Err(self.not_heard_out()),
         };
         let peer = proposed.peer;
         // Boxed, so that a stranger who never gets so far does not carry its state.
@@ -202,6 +213,11 @@ impl Inner {
                 Err(NotAccepted::Rejected(peer, reason))
             }
         }
+    }
+
+    /// Why a stranger was not heard out.
+    fn not_heard_out(&self) -> NotAccepted {
+        if self.is_open() { NotAccepted::Shed } else { NotAccepted::PoolClosed }
     }
 
     /// A handshake failed before the peer was authenticated: it learns nothing.

@@ -10,8 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio_util::sync::CancellationToken;
-
+use crate::pool::halt::Halt;
 use crate::sync::{Mutex, lock};
 
 /// The pending handshakes.
@@ -24,11 +23,13 @@ pub(crate) struct Admission {
 struct Pending {
     next: u64,
     /// Without a valid message 1, in the order of arrival.
-    silent: BTreeMap<u64, CancellationToken>,
+    silent: BTreeMap<u64, Arc<Halt>>,
     /// With a valid message 1 and no message 3, in the order of arrival.
-    half: BTreeMap<u64, CancellationToken>,
+    half: BTreeMap<u64, Arc<Halt>>,
     /// With message 3: the peer is authenticated, and is judged or told no.
-    whole: usize,
+    whole: BTreeMap<u64, Arc<Halt>>,
+    /// Nobody is to be heard out any more.
+    closed: bool,
     high_water: usize,
 }
 
@@ -36,8 +37,7 @@ struct Pending {
 pub(crate) struct Ticket {
     admission: Arc<Admission>,
     number: u64,
-    shed: CancellationToken,
-    whole: bool,
+    halt: Arc<Halt>,
 }
 
 /// What became of a newcomer.
@@ -63,16 +63,38 @@ impl Admission {
         }
         let number = pending.next;
         pending.next += 1;
-        let shed = CancellationToken::new();
-        pending.silent.insert(number, shed.clone());
+        let halt = Arc::new(Halt::default());
+        if pending.closed {
+            halt.abort();
+        }
+        pending.silent.insert(number, halt.clone());
         pending.high_water = pending.high_water.max(pending.held());
         drop(pending);
         // Not under the lock: it wakes the one's task.
         if let Some(loser) = loser {
-            loser.cancel();
+            loser.abort();
         }
-        let ticket = Ticket { admission: self.clone(), number, shed, whole: false };
+        let ticket = Ticket { admission: self.clone(), number, halt };
         Entry { ticket: Some(ticket), shed: full }
+    }
+
+    /// From now on whoever has not sent message 3 is aborted.
+    pub(crate) fn close(&self) {
+        let mut pending = lock(&self.pending);
+        pending.closed = true;
+        let strangers: Vec<_> =
+            pending.silent.values().chain(pending.half.values()).cloned().collect();
+        drop(pending);
+        strangers.iter().for_each(|halt| halt.abort());
+    }
+
+    /// Cuts all that are pending now. After [`close`](Self::close) none of them ends otherwise.
+    pub(crate) fn cut(&self) {
+        let pending = lock(&self.pending);
+        let kinds = [&pending.silent, &pending.half, &pending.whole];
+        let all: Vec<_> = kinds.into_iter().flat_map(BTreeMap::values).cloned().collect();
+        drop(pending);
+        all.iter().for_each(|halt| halt.cut());
     }
 
     /// How many are pending, and how many ever were at once.
@@ -84,19 +106,19 @@ impl Admission {
 
 impl Pending {
     fn held(&self) -> usize {
-        self.silent.len() + self.half.len() + self.whole
+        self.silent.len() + self.half.len() + self.whole.len()
     }
 
     /// Takes out who came first of the more numerous kind.
-    fn shed_one(&mut self) -> Option<CancellationToken> {
+    fn shed_one(&mut self) -> Option<Arc<Halt>> {
         let more =
             if self.half.len() > self.silent.len() { &mut self.half } else { &mut self.silent };
-        more.pop_first().map(|(_, shed)| shed)
+        more.pop_first().map(|(_, halt)| halt)
     }
 
-    /// Takes out one that is not whole; whether it was there, and so was not shed.
-    fn take(&mut self, number: u64) -> bool {
-        self.silent.remove(&number).or_else(|| self.half.remove(&number)).is_some()
+    /// Takes out one that is not whole; none: it was shed.
+    fn take(&mut self, number: u64) -> Option<Arc<Halt>> {
+        self.half.remove(&number).or_else(|| self.silent.remove(&number))
     }
 }
 
@@ -104,41 +126,37 @@ impl Ticket {
     /// Silent → half: message 1 was valid.
     pub(crate) fn verified(&self) {
         let mut pending = lock(&self.admission.pending);
-        if let Some(shed) = pending.silent.remove(&self.number) {
-            pending.half.insert(self.number, shed);
+        if let Some(halt) = pending.silent.remove(&self.number) {
+            pending.half.insert(self.number, halt);
         }
     }
 
     /// Half → whole: message 3 was valid. None if it was shed before.
-    pub(crate) fn authenticated(mut self) -> Option<Self> {
+    pub(crate) fn authenticated(self) -> Option<Self> {
         let mut pending = lock(&self.admission.pending);
-        if !pending.take(self.number) {
-            return None;
-        }
-        pending.whole += 1;
+        let halt = pending.take(self.number)?;
+        pending.whole.insert(self.number, halt);
         drop(pending);
-        self.whole = true;
         Some(self)
     }
 
     /// The handshake failed. Whether that was its end: if not, it had been shed, and was counted then.
     pub(crate) fn failed(&self) -> bool {
-        lock(&self.admission.pending).take(self.number)
+        lock(&self.admission.pending).take(self.number).is_some()
     }
 
-    /// Waits until this handshake is shed.
-    pub(crate) async fn shed(&self) {
-        self.shed.cancelled().await;
+    /// Aborted, when it is shed or when strangers are not heard out any more; cut, when the pool
+    /// closes.
+    pub(crate) fn halt(&self) -> &Arc<Halt> {
+        &self.halt
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut pending = lock(&self.admission.pending);
-        if self.whole {
-            pending.whole -= 1;
-        } else {
-            // Nothing, if it was shed or has failed.
+        // Nothing, if it was shed or has failed.
+        if pending.whole.remove(&self.number).is_none() {
             pending.take(self.number);
         }
     }
@@ -160,7 +178,7 @@ mod tests {
         // One half, three silent.
         let fifth = admission.enter();
         assert!(fifth.shed);
-        let shed = |ticket: &Ticket| ticket.shed.is_cancelled();
+        let shed = |ticket: &Ticket| ticket.halt.is_aborted();
         assert_eq!(tickets.iter().map(shed).collect::<Vec<_>>(), [false, true, false, false]);
         // Three half, one silent.
         tickets[2].verified();
@@ -189,6 +207,20 @@ mod tests {
         assert_eq!(admission.held(), (2, 2));
         drop(whole);
         assert_eq!(admission.held(), (0, 2));
+    }
+
+    #[test]
+    fn who_comes_when_it_is_closed_is_told_so_and_who_is_whole_goes_on_until_cut() {
+        let admission = Admission::new(4);
+        let (silent, half, whole) = (enter(&admission), enter(&admission), enter(&admission));
+        half.verified();
+        let whole = whole.authenticated().unwrap();
+        admission.close();
+        let late = enter(&admission);
+        let aborted = |ticket: &Ticket| ticket.halt.is_aborted();
+        assert_eq!([&silent, &half, &whole, &late].map(aborted), [true, true, false, true]);
+        admission.cut();
+        assert!(aborted(&whole));
     }
 
     /// While it fails or completes on one thread it may be shed on another: it is one or the other.

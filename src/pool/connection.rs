@@ -40,19 +40,12 @@ impl Future for Connection {
 }
 
 impl Inner {
-    /// Runs what may open a session, and then that session. A drain waits for both; a close stops the
-    /// opening, and leaves the session to end by itself.
+    /// Runs what may open a session, and then that session. A drain waits for both; the opening
+    /// heeds its own [`Halt`](crate::pool::halt::Halt), and the session ends by itself.
     pub(crate) fn spawn_opening(
         &self,
         opening: impl Future<Output = Option<Driver>> + Send + 'static,
     ) {
-        let stop = self.stop.clone();
-        self.work.spawn(Connection::Opening(Box::pin(async move {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => None,
-                driver = opening => driver,
-            }
-        })));
+        self.work.spawn(Connection::Opening(Box::pin(opening)));
     }
 }

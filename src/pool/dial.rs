@@ -12,12 +12,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug};
 
 use crate::error::{DialError, HandshakeError, RejectReason};
 use crate::event::{DialFailure, PoolEvent, RejectedBy};
 use crate::id::{AttemptId, Origin, PeerId};
+use crate::pool::halt::Halt;
 use crate::pool::hooks;
 use crate::pool::inner::Inner;
 use crate::pool::install::Arrival;
@@ -72,8 +72,8 @@ pub(crate) struct Dial {
     pub(crate) settled: Notify,
     /// How many connections are parked because of this dial. Raised under the shard's lock.
     parked: AtomicUsize,
-    /// Stops the task while it is not committed.
-    pub(crate) abort: CancellationToken,
+    /// Stops the task: aborted, while it is not committed; cut, when the pool closes.
+    pub(crate) halt: Halt,
     room: Mutex<Option<Room>>,
     /// Those that it began with: callers who name the same ones need no lock.
     first_addresses: Box<[Address]>,
@@ -99,7 +99,7 @@ impl Dial {
             outcome: Outcome::new(),
             settled: Notify::new(),
             parked: AtomicUsize::new(0),
-            abort: CancellationToken::new(),
+            halt: Halt::default(),
             room: Mutex::new(None),
             first_addresses: addresses.into(),
             addresses: Mutex::default(),
@@ -260,7 +260,12 @@ impl Inner {
         let mut unsettled = Unsettled { pool: pool.clone(), dial: dial.clone(), ended: false };
         self.spawn_opening(
             async move {
-                let driver = match pool.run_dial(&dial, source, place).await {
+                let ended = tokio::select! {
+                    biased;
+                    () = dial.halt.was_cut() => return None,
+                    ended = pool.run_dial(&dial, source, place) => ended,
+                };
+                let driver = match ended {
                     Ok(driver) => Some(driver),
                     Err(Stop::Displaced) => {
                         pool.dial_displaced(&dial);
@@ -365,7 +370,7 @@ impl Inner {
     async fn before_abort<T>(&self, dial: &Dial, work: impl Future<Output = T>) -> Result<T, Stop> {
         tokio::select! {
             biased;
-            () = dial.abort.cancelled() => Err(Stop::Displaced),
+            () = dial.halt.aborted() => Err(Stop::Displaced),
             done = work => Ok(done),
         }
     }

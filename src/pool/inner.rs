@@ -122,9 +122,10 @@ pub(crate) struct Inner {
     pub(crate) ended: Notify,
     /// Told when the first session appears, so that expiry begins to watch.
     pub(crate) appeared: Notify,
-    /// Ends listeners and handshakes that have not shown who they are.
+    /// Ends listeners and keepers. Strangers under way are told by `admission`.
     pub(crate) stop_accepting: CancellationToken,
-    /// Ends every task but the sessions' own, which end by themselves.
+    /// Ends every task but those of connections: dials and handshakes have a `Halt` each, and sessions
+    /// end by themselves.
     pub(crate) stop: CancellationToken,
     /// Dials, handshakes and sessions: a drain waits for them.
     pub(crate) work: TaskTracker,

@@ -179,7 +179,7 @@ impl Inner {
         if let Some((dial, phase)) = displaced.dial {
             dial.outcome.settle(Ok(core.clone()));
             if phase == Phase::Open {
-                dial.abort.cancel();
+                dial.halt.abort();
             }
             dial.settled.notify_waiters();
         }

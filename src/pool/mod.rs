@@ -12,6 +12,7 @@ pub(crate) mod dial;
 pub(crate) mod draining;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+pub(crate) mod halt;
 pub(crate) mod hooks;
 pub(crate) mod idle;
 pub(crate) mod inner;

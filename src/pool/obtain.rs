@@ -72,7 +72,7 @@ impl Drop for Waiter<'_> {
         }
         let dial = self.pool.registry.with(&self.peer, |slot, _| slot.leave(self.attempt));
         if let Some(dial) = dial {
-            dial.abort.cancel();
+            dial.halt.abort();
             drop(dial.take_room());
         }
         // The dial may have been settled just now, and nobody else have a share of its session.

@@ -63,7 +63,7 @@ impl Inner {
             // Whoever drains may be the one who reads the inbox.
             self.session_shared.inbox.lift_for_drain();
             self.draining.lift();
-            self.stop_accepting.cancel();
+            self.stop_accepting();
             self.keepers.clear();
             let swept = self.registry.shut(|_, slot| slot.disconnect());
             for taken in swept {
@@ -157,9 +157,16 @@ impl Inner {
     /// The part of a close that waits for nothing; also what dropping the pool does.
     pub(crate) fn shut_down(&self) {
         self.advance(Life::Closed);
-        self.stop_accepting.cancel();
+        self.stop_accepting();
+        self.admission.cut();
         self.keepers.clear();
-        let swept = self.registry.shut(|_, slot| slot.disconnect());
+        let mut committed = Vec::new();
+        let swept = self.registry.shut(|_, slot| {
+            let taken = slot.disconnect();
+            committed.extend(slot.superseded().cloned());
+            taken
+        });
+        committed.iter().for_each(|dial| dial.halt.cut());
         for taken in swept {
             if let Some(held) = &taken.session {
                 held.core.session().close(CloseReason::PoolClosed);
@@ -174,13 +181,19 @@ impl Inner {
         self.service.close();
     }
 
+    /// Ends the listeners, and the handshakes that have not shown who they are.
+    fn stop_accepting(&self) {
+        self.stop_accepting.cancel();
+        self.admission.close();
+    }
+
     /// Acts on what was taken out of a slot: tells the waiters, stops an open dial, retires the
     /// session.
     fn part_with(&self, taken: Disconnected<Arc<Dial>, Held>, error: DialError, why: CloseReason) {
         if let Some((dial, phase)) = taken.dial {
             dial.outcome.settle(Err(error));
             if phase == Phase::Open {
-                dial.abort.cancel();
+                dial.halt.abort();
             }
             drop(dial.take_room());
             dial.settled.notify_waiters();
