@@ -104,6 +104,7 @@ mod proto;
 mod session;
 mod snapshot;
 mod sync;
+mod timer;
 mod transport;
 
 pub use config::{

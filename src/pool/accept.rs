@@ -6,12 +6,13 @@
 //! authenticated, the checks run, and the slot machine decides.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{Instrument as _, debug, warn};
 
 use crate::error::{HandshakeError, Limit, ListenError, Refusal, RejectReason};
@@ -28,6 +29,7 @@ use crate::proto::record::Verdict;
 use crate::proto::slot::{Claim, Displaced, InboundRow, Judgement, Phase, View};
 use crate::session::{Driver, Share};
 use crate::sync::lock;
+use crate::timer::{Elapsed, Timer};
 use crate::transport::native::{Failed, Proposed};
 use crate::transport::{Address, BoxedStream, configure_tcp};
 
@@ -359,10 +361,12 @@ impl Inner {
         }
         // The dialler waits for no longer than its `verdict_timeout`, which is likely to be ours.
         let most = self.settings.verdict_timeout.mul_f64(CHECKS_OF_VERDICT);
-        timeout(most, self.check(&candidate)).await.unwrap_or_else(|_elapsed| {
-            self.hook_refused(Refusal::TimedOut);
-            Err(Refusal::TimedOut)
-        })
+        Timer::default().within(most, pin!(self.check(&candidate))).await.unwrap_or_else(
+            |Elapsed| {
+                self.hook_refused(Refusal::TimedOut);
+                Err(Refusal::TimedOut)
+            },
+        )
     }
 
     /// One look at the slot, under its lock; installs the session if the machine accepts it.

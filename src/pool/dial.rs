@@ -7,11 +7,12 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, debug};
 
 use crate::error::{DialError, HandshakeError, RejectReason};
@@ -394,13 +395,12 @@ impl Inner {
         candidate: Candidate,
     ) -> Result<Result<Driver, Loss>, Stop> {
         let Some(stamp) = self.stamp_of_commit(dial) else { return Err(Stop::Displaced) };
-        let Candidate { answered, address } = candidate;
-        let answer = timeout(self.settings.verdict_timeout, async {
-            answered.commit(stamp).await?.verdict().await
-        })
-        .await;
+        let Candidate { answered, address, mut timer } = candidate;
+        let verdict = pin!(async { answered.commit(stamp).await?.verdict().await });
+        let answer = timer.within(self.settings.verdict_timeout, verdict).await;
         Ok(match answer {
-            Ok(Ok((Verdict::Accept { stamp, observed, payload }, established))) => {
+            Ok(Ok((Verdict::Accept { stamp, observed, payload }, mut established))) => {
+                established.timer = timer;
                 let claim =
                     Claim { instance: established.instance, stamp, heard: established.heard };
                 let arrival = Arrival { established, claim, address, observed, payload };

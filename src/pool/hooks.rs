@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use futures_util::FutureExt as _;
 
 use crate::error::Refusal;
 use crate::id::{Origin, PeerId, SessionId};
+use crate::timer::{Elapsed, Timer};
 use crate::transport::{Address, BoxFuture};
 
 /// A session whose handshake is complete and that waits to be pooled.
@@ -108,11 +110,20 @@ pub(crate) async fn contained<'a, T>(
     limit: Duration,
     call: impl FnOnce() -> BoxFuture<'a, T>,
 ) -> Result<T, Refusal> {
-    let guarded = AssertUnwindSafe(async move { call().await }).catch_unwind();
-    match tokio::time::timeout(limit, guarded).await {
+    contained_by(&mut Timer::default(), limit, call).await
+}
+
+/// As [`contained`], with the timer of a connection.
+pub(crate) async fn contained_by<'a, T>(
+    timer: &mut Timer,
+    limit: Duration,
+    call: impl FnOnce() -> BoxFuture<'a, T>,
+) -> Result<T, Refusal> {
+    let guarded = pin!(AssertUnwindSafe(async move { call().await }).catch_unwind());
+    match timer.within(limit, guarded).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(_panic)) => Err(Refusal::Panicked),
-        Err(_elapsed) => Err(Refusal::TimedOut),
+        Err(Elapsed) => Err(Refusal::TimedOut),
     }
 }
 

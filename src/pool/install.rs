@@ -213,9 +213,10 @@ impl Inner {
             remote: session.remote().cloned(),
             handshake_time: session.handshake_time(),
         });
-        let Established { stream, core, leftover, .. } = established;
+        let Established { stream, timer, core, leftover, .. } = established;
         let host: Arc<dyn Host> = self.clone();
-        let driver = session.drive(stream, core, leftover, host, first);
+        let mut driver = session.drive(stream, core, leftover, host, first);
+        driver.take_over(timer);
         driver.span().in_scope(|| info!("opened"));
         if self.life() == Life::Closed {
             session.close(CloseReason::PoolClosed);

@@ -39,6 +39,7 @@ use crate::proto::session::SessionCore;
 use crate::proto::slot::{Claim, View};
 use crate::session::{Fit, Lease, Share};
 use crate::sync::{Mutex, lock};
+use crate::timer::Timer;
 use crate::transport::native::{Established, Proposed};
 
 /// How often a thread is interrupted where it could go on. Nearly all races show with two.
@@ -123,6 +124,7 @@ fn established(role: Role) -> Established {
     let transport = if role == Role::Initiator { initiator } else { responder };
     Established {
         stream: Box::new(tokio::io::duplex(1).0),
+        timer: Timer::default(),
         core: SessionCore::new(transport, params(role)),
         leftover: Vec::new(),
         handshake_hash: [0; 32],

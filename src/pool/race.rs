@@ -10,17 +10,19 @@
 use std::future::poll_fn;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use crate::error::{DialError, HandshakeError, Refusal};
 use crate::id::PeerId;
 use crate::pool::dial::{Dial, Opener};
-use crate::pool::hooks::contained;
+use crate::pool::hooks::{contained, contained_by};
 use crate::pool::inner::Inner;
 use crate::snapshot::DialPhase;
+use crate::timer::Timer;
 use crate::transport::native::Answered;
 use crate::transport::{Address, BoxFuture, BoxedStream, TargetData};
 
@@ -28,6 +30,8 @@ use crate::transport::{Address, BoxFuture, BoxedStream, TargetData};
 pub(crate) struct Candidate {
     pub(crate) answered: Answered,
     pub(crate) address: Option<Address>,
+    /// The connection's own.
+    pub(crate) timer: Timer,
 }
 
 /// The connections of one dial that are under way.
@@ -52,9 +56,10 @@ impl Race {
         let (pool, peer) = (self.pool.clone(), self.dial.peer);
         self.next_start = Instant::now() + self.pool.settings.dial_stagger;
         self.run(async move {
+            let mut timer = Timer::default();
             let stream = open(&pool, opener).await?;
-            let answered = initiate(&pool, &peer, stream).await?;
-            Ok(Some(Candidate { answered, address: None }))
+            let answered = initiate(&pool, &peer, stream, &mut timer).await?;
+            Ok(Some(Candidate { answered, address: None, timer }))
         });
     }
 
@@ -110,9 +115,10 @@ impl Race {
         self.next_start = Instant::now() + self.pool.settings.dial_stagger;
         let (pool, peer, data) = (self.pool.clone(), self.dial.peer, self.data.clone());
         self.run(async move {
-            let stream = connect(&pool, &address, data.as_ref()).await?;
-            let answered = initiate(&pool, &peer, stream).await?;
-            Ok(Some(Candidate { answered, address: Some(address) }))
+            let mut timer = Timer::default();
+            let stream = connect(&pool, &address, data.as_ref(), &mut timer).await?;
+            let answered = initiate(&pool, &peer, stream, &mut timer).await?;
+            Ok(Some(Candidate { answered, address: Some(address), timer }))
         });
     }
 
@@ -183,10 +189,11 @@ async fn connect(
     pool: &Inner,
     address: &Address,
     data: Option<&TargetData>,
+    timer: &mut Timer,
 ) -> Result<BoxedStream, DialError> {
     let failed = |source| DialError::Connect { address: address.clone(), source: Arc::new(source) };
-    let connected =
-        contained(pool.settings.connect_timeout, || pool.connector.connect(address, data)).await;
+    let most = pool.settings.connect_timeout;
+    let connected = contained_by(timer, most, || pool.connector.connect(address, data)).await;
     match connected {
         Ok(connected) => connected.map_err(failed),
         Err(Refusal::TimedOut) => Err(failed(timed_out())),
@@ -209,9 +216,15 @@ async fn open(pool: &Inner, opener: Opener) -> Result<BoxedStream, DialError> {
     }
 }
 
-async fn initiate(pool: &Inner, peer: &PeerId, stream: BoxedStream) -> Result<Answered, DialError> {
+async fn initiate(
+    pool: &Inner,
+    peer: &PeerId,
+    stream: BoxedStream,
+    timer: &mut Timer,
+) -> Result<Answered, DialError> {
     // Whoever does not know us by that time closes at a moment of its own choice, or never.
-    timeout(pool.settings.handshake_timeout, pool.native.initiate(peer, stream))
+    timer
+        .within(pool.settings.handshake_timeout, pin!(pool.native.initiate(peer, stream)))
         .await
         .unwrap_or(Err(HandshakeError::NoAnswer))
         .map_err(DialError::Handshake)

@@ -43,7 +43,7 @@ pub(crate) struct Driver {
     stream: BoxedStream,
     core: SessionCore,
     span: Span,
-    /// One for all deadlines; made at the first poll.
+    /// One for all deadlines: the handshake's, or made at the first poll.
     timer: Option<Pin<Box<Sleep>>>,
 
     /// Received bytes that are not opened: the beginning of a frame, or while paused some frames.

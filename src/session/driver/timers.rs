@@ -10,11 +10,17 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use crate::error::{CloseReason, PingError};
+use crate::timer::Timer;
 
 use super::super::{NEEDS_PROBE, RETIRED};
 use super::{Driver, Probe};
 
 impl Driver {
+    /// Goes on with the timer that the handshake had.
+    pub(crate) fn take_over(&mut self, timer: Timer) {
+        self.timer = timer.into_alarm();
+    }
+
     /// Does what is due and sets the timer for what is next.
     pub(super) fn poll_timers(
         &mut self,

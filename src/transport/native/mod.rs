@@ -16,12 +16,13 @@ mod offsets;
 mod tests;
 mod wire;
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use self::offsets::Offsets;
 use super::BoxedStream;
@@ -40,6 +41,7 @@ use crate::proto::record::Verdict;
 use crate::proto::replay::ReplayCache;
 use crate::proto::session::{CoreParams, Event, SessionCore};
 use crate::proto::slot::Claim;
+use crate::timer::Timer;
 
 /// What all handshakes of one pool share. Clones are handles to the same.
 #[derive(Clone)]
@@ -109,6 +111,8 @@ pub(crate) struct Proposed {
 /// A session without a driver: keys, and the stream they belong to.
 pub(crate) struct Established {
     pub(crate) stream: BoxedStream,
+    /// That of the handshake, where it had one here.
+    pub(crate) timer: Timer,
     /// As initiator it may hold further events that came in the verdict's frame.
     pub(crate) core: SessionCore,
     /// Bytes that were read past the verdict's frame.
@@ -214,12 +218,9 @@ impl Native {
         mut stream: BoxedStream,
         message1_verified: impl FnOnce() + Send,
     ) -> Result<Proposed, Failed> {
-        let hearing = self.hear_out(&mut stream, message1_verified);
-        let heard_out = timeout(self.shared.handshake_timeout, hearing)
-            .await
-            .unwrap_or(Err(HandshakeError::TimedOut));
-        match heard_out {
-            Ok(heard_out) => Ok(self.propose(stream, heard_out)),
+        let mut timer = Timer::default();
+        match self.hear_out(&mut stream, &mut timer, message1_verified).await {
+            Ok(heard_out) => Ok(self.propose(stream, timer, heard_out)),
             Err(error) => {
                 let broken = matches!(&error, HandshakeError::Io(error)
                     if error.kind() != std::io::ErrorKind::UnexpectedEof);
@@ -232,12 +233,16 @@ impl Native {
     async fn hear_out(
         &self,
         stream: &mut BoxedStream,
+        timer: &mut Timer,
         message1_verified: impl FnOnce() + Send,
     ) -> Result<HeardOut, HandshakeError> {
-        let message1 = wire::read(stream, 1, MESSAGE_1, MESSAGE_1);
-        let input = timeout(self.shared.message1_timeout, message1)
-            .await
-            .map_err(|_| HandshakeError::TimedOut)??;
+        // The configuration has the limit of the first message within that of all.
+        let deadline = Instant::now() + self.shared.handshake_timeout;
+        let input = {
+            let message1 = pin!(wire::read(stream, 1, MESSAGE_1, MESSAGE_1));
+            timer.within(self.shared.message1_timeout, message1).await
+        };
+        let input = input.unwrap_or(Err(HandshakeError::TimedOut))?;
         let time = self.time();
         let state = Responder::read_message1(
             &self.shared.terms,
@@ -256,15 +261,21 @@ impl Native {
             time,
             max_message: self.shared.max_message,
         })?;
-        wire::write(stream, &message2).await?;
-        let input = wire::read(stream, 3, LEAST_MESSAGE_3, MOST_MESSAGE_3).await?;
+        let input = {
+            let message3 = pin!(async {
+                wire::write(stream, &message2).await?;
+                wire::read(stream, 3, LEAST_MESSAGE_3, MOST_MESSAGE_3).await
+            });
+            timer.until(deadline, message3).await
+        };
+        let input = input.unwrap_or(Err(HandshakeError::TimedOut))?;
         let (finished, peer, hello) = state.read_message3(wire::body(&input))?;
         // Not before: strangers must not be able to move the median.
         lock(&self.shared.offsets).note(skew_seconds);
         Ok(HeardOut { finished, peer, hello, heard })
     }
 
-    fn propose(&self, stream: BoxedStream, heard_out: HeardOut) -> Proposed {
+    fn propose(&self, stream: BoxedStream, timer: Timer, heard_out: HeardOut) -> Proposed {
         let HeardOut { finished, peer, hello, heard } = heard_out;
         Proposed {
             peer,
@@ -274,6 +285,7 @@ impl Native {
             peer_max_message: hello.max_message,
             established: Established {
                 stream,
+                timer,
                 handshake_hash: finished.handshake_hash,
                 core: self.core(Role::Responder, finished, hello.max_message),
                 leftover: Vec::new(),
@@ -334,6 +346,7 @@ impl Answered {
         Ok(Committed {
             established: Established {
                 stream: self.stream,
+                timer: Timer::default(),
                 core,
                 leftover: Vec::new(),
                 handshake_hash,
