@@ -77,6 +77,8 @@ pub(crate) struct Failed {
 pub(crate) struct Answered {
     native: Native,
     stream: BoxedStream,
+    /// Bytes that were read past message 2.
+    rest: Vec<u8>,
     state: handshake::Answered,
     /// The peer's pool.
     pub(crate) instance: u64,
@@ -115,7 +117,7 @@ pub(crate) struct Established {
     pub(crate) timer: Timer,
     /// As initiator it may hold further events that came in the verdict's frame.
     pub(crate) core: SessionCore,
-    /// Bytes that were read past the verdict's frame.
+    /// Bytes that were read past the handshake: past the verdict's frame, or past message 3.
     pub(crate) leftover: Vec<u8>,
     /// Noise `h` after message 3.
     pub(crate) handshake_hash: [u8; 32],
@@ -191,16 +193,17 @@ impl Native {
     ) -> Result<Answered, HandshakeError> {
         let (state, message1) = Initiator::start(&self.shared.terms, peer, self.time())?;
         wire::write(&mut stream, &message1).await?;
-        let input = wire::read(&mut stream, 2, LEAST_MESSAGE_2, MOST_MESSAGE_2)
+        let message = wire::read(&mut stream, 2, LEAST_MESSAGE_2, MOST_MESSAGE_2)
             .await
             .map_err(wire::silence)?;
-        let (state, hello) = state.read_message2(wire::body(&input))?;
+        let (state, hello) = state.read_message2(message.body())?;
         let offset = handshake::clock_offset(hello.time, self.time());
         lock(&self.shared.offsets).note(offset);
         Ok(Answered {
             handshake_hash: state.handshake_hash(),
             native: self.clone(),
             stream,
+            rest: message.into_rest(),
             state,
             instance: hello.instance,
             heard: self.heard(),
@@ -238,20 +241,20 @@ impl Native {
     ) -> Result<HeardOut, HandshakeError> {
         // The configuration has the limit of the first message within that of all.
         let deadline = Instant::now() + self.shared.handshake_timeout;
-        let input = {
-            let message1 = pin!(wire::read(stream, 1, MESSAGE_1, MESSAGE_1));
-            timer.within(self.shared.message1_timeout, message1).await
+        let message = {
+            let read = pin!(wire::read(stream, 1, MESSAGE_1, MESSAGE_1));
+            timer.within(self.shared.message1_timeout, read).await
         };
-        let input = input.unwrap_or(Err(HandshakeError::TimedOut))?;
+        let message = message.unwrap_or(Err(HandshakeError::TimedOut))?;
         let time = self.time();
         let state = Responder::read_message1(
             &self.shared.terms,
-            wire::body(&input),
+            message.body(),
             time,
             self.shared.max_clock_skew,
             |ephemeral| lock(&self.shared.replay).insert(ephemeral, now()),
         )?;
-        drop(input);
+        drop(message);
         let heard = self.heard();
         let skew_seconds = state.skew_seconds();
         message1_verified();
@@ -261,22 +264,22 @@ impl Native {
             time,
             max_message: self.shared.max_message,
         })?;
-        let input = {
-            let message3 = pin!(async {
+        let message = {
+            let exchange = pin!(async {
                 wire::write(stream, &message2).await?;
                 wire::read(stream, 3, LEAST_MESSAGE_3, MOST_MESSAGE_3).await
             });
-            timer.until(deadline, message3).await
+            timer.until(deadline, exchange).await
         };
-        let input = input.unwrap_or(Err(HandshakeError::TimedOut))?;
-        let (finished, peer, hello) = state.read_message3(wire::body(&input))?;
+        let message = message.unwrap_or(Err(HandshakeError::TimedOut))?;
+        let (finished, peer, hello) = state.read_message3(message.body())?;
         // Not before: strangers must not be able to move the median.
         lock(&self.shared.offsets).note(skew_seconds);
-        Ok(HeardOut { finished, peer, hello, heard })
+        Ok(HeardOut { finished, peer, hello, heard, rest: message.into_rest() })
     }
 
     fn propose(&self, stream: BoxedStream, timer: Timer, heard_out: HeardOut) -> Proposed {
-        let HeardOut { finished, peer, hello, heard } = heard_out;
+        let HeardOut { finished, peer, hello, heard, rest } = heard_out;
         Proposed {
             peer,
             claim: Claim { instance: hello.instance, stamp: hello.stamp, heard },
@@ -288,7 +291,7 @@ impl Native {
                 timer,
                 handshake_hash: finished.handshake_hash,
                 core: self.core(Role::Responder, finished, hello.max_message),
-                leftover: Vec::new(),
+                leftover: rest,
                 peer_max_message: hello.max_message,
                 instance: hello.instance,
                 heard,
@@ -324,6 +327,8 @@ struct HeardOut {
     peer: PeerId,
     hello: Message3,
     heard: u64,
+    /// Bytes that were read past message 3.
+    rest: Vec<u8>,
 }
 
 impl Answered {
@@ -348,7 +353,7 @@ impl Answered {
                 stream: self.stream,
                 timer: Timer::default(),
                 core,
-                leftover: Vec::new(),
+                leftover: self.rest,
                 handshake_hash,
                 peer_max_message: self.peer_max_message,
                 instance: self.instance,
@@ -368,7 +373,8 @@ impl Committed {
     /// the peer says something else; [`HandshakeError::Protocol`].
     pub(crate) async fn verdict(self) -> Result<(Verdict, Established), HandshakeError> {
         let mut established = self.established;
-        let input = wire::read_frame(&mut established.stream).await?;
+        let rest = std::mem::take(&mut established.leftover);
+        let input = wire::read_frame(&mut established.stream, rest).await?;
         let frame::Split::Whole { body, rest } = frame::split(&input)? else {
             return Err(HandshakeError::NoVerdict);
         };

@@ -20,16 +20,41 @@ const PARTING: Duration = Duration::from_secs(1);
 /// Memory that a message begins with or grows by, in bytes, and the room for a farewell's last input.
 const STEP: usize = 512;
 
-/// Reads handshake message `number`, of `least` to `most` bytes, with its prefix and nothing more.
+/// A message as it was read.
+pub(super) struct Message {
+    input: Vec<u8>,
+    /// Bytes of the message and its prefix.
+    total: usize,
+}
+
+impl Message {
+    /// The message without its prefix.
+    pub(super) fn body(&self) -> &[u8] {
+        self.input.get(PREFIX..self.total).unwrap_or_default()
+    }
+
+    /// What was read past it: the beginning of what comes next.
+    pub(super) fn into_rest(mut self) -> Vec<u8> {
+        // Nearly always nothing, and then without memory.
+        self.input.split_off(self.total)
+    }
+}
+
+/// Reads handshake message `number`, of `least` to `most` bytes, with its prefix.
+///
+/// Message 1 is a stranger's, and nothing past it is read. Behind the others it asks for one byte
+/// more: a read that brings less than was asked for has emptied the socket, as the runtime knows; one
+/// that brings all has to be followed by another, in vain, before anybody waits.
 pub(super) async fn read(
     stream: &mut BoxedStream,
     number: u8,
     least: usize,
     most: usize,
-) -> Result<Vec<u8>, HandshakeError> {
+) -> Result<Message, HandshakeError> {
     // So much belongs to every message that is legal, and is asked for in one read.
     let mut total = PREFIX + least;
-    let mut input = Vec::with_capacity(total);
+    let past = usize::from(number > 1);
+    let mut input = Vec::with_capacity(total + past);
     loop {
         if let Some(prefix) = input.first_chunk() {
             let length = u16::from_be_bytes(*prefix);
@@ -38,26 +63,25 @@ pub(super) async fn read(
             }
             total = PREFIX + usize::from(length);
         }
-        let missing = total - input.len();
-        if missing == 0 {
-            return Ok(input);
+        if input.len() >= total {
+            return Ok(Message { input, total });
         }
-        grow(&mut input, missing);
-        let mut rest = (&mut *stream).take(missing as u64);
-        if rest.read_buf(&mut input).await? == 0 {
+        let wanted = total + past - input.len();
+        grow(&mut input, wanted);
+        let mut next = (&mut *stream).take(wanted as u64);
+        if next.read_buf(&mut input).await? == 0 {
             return Err(ended());
         }
     }
 }
 
-/// A message that [`read`] gave, without its prefix.
-pub(super) fn body(input: &[u8]) -> &[u8] {
-    input.get(PREFIX..).unwrap_or_default()
-}
-
-/// Reads until there is a whole frame, which the verdict is. May read past it.
-pub(super) async fn read_frame(stream: &mut BoxedStream) -> Result<Vec<u8>, HandshakeError> {
-    let mut input = Vec::with_capacity(STEP);
+/// Reads until there is a whole frame, which the verdict is, behind `rest`. May read past it.
+pub(super) async fn read_frame(
+    stream: &mut BoxedStream,
+    rest: Vec<u8>,
+) -> Result<Vec<u8>, HandshakeError> {
+    let mut input = rest;
+    input.reserve(STEP);
     loop {
         let frame::Split::Partial { missing } = frame::split(&input)? else {
             return Ok(input);
