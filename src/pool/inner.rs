@@ -323,6 +323,9 @@ impl Inner {
     /// The error for a call that comes too early after a failure.
     pub(crate) fn backing_off(&self, target: &Target) -> Option<DialError> {
         let backoff = lock(&self.backoff);
+        if !backoff.knows(&target.peer) {
+            return None;
+        }
         let now = Instant::now().into_std();
         let (until, cause) = backoff.check(&target.peer, &self.hashes(&target.addresses), now)?;
         Some(DialError::Backoff { until: until.into(), cause: Arc::new(cause.clone()) })
@@ -330,8 +333,11 @@ impl Inner {
 
     /// The error for a call for a peer that the application refuses.
     pub(crate) fn refused_by_application(&self, peer: &PeerId) -> Option<DialError> {
-        let now = Instant::now().into_std();
-        let until = lock(&self.backoff).refused_by_application(peer, now)?;
+        let backoff = lock(&self.backoff);
+        if !backoff.knows(peer) {
+            return None;
+        }
+        let until = backoff.refused_by_application(peer, Instant::now().into_std())?;
         Some(DialError::Backoff { until: until.into(), cause: Arc::new(DialError::Disconnected) })
     }
 

@@ -129,6 +129,11 @@ impl<E> BackoffTable<E> {
         self.put(peer, Entry { until, failures, by_application: true, tried, error });
     }
 
+    /// Whether anything is remembered of this peer; of most peers nothing is.
+    pub(crate) fn knows(&self, peer: &PeerId) -> bool {
+        self.entries.contains_key(peer)
+    }
+
     /// Until when a call for this peer fails at once, and with what. `None`: it may be dialled, because
     /// the wait is over or one of `addresses` (hashes) has not been tried.
     pub(crate) fn check(
