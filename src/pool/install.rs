@@ -43,7 +43,7 @@ pub(crate) struct Newcomer {
 
 /// A dial of ours that the peer accepted.
 pub(crate) struct Arrival {
-    pub(crate) established: Established,
+    pub(crate) established: Box<Established>,
     pub(crate) claim: Claim,
     pub(crate) address: Option<Address>,
     /// How the peer sees our address; empty if it did not say.
@@ -202,7 +202,7 @@ impl Inner {
     pub(crate) fn start(
         self: &Arc<Self>,
         session: &Arc<Session>,
-        established: Established,
+        established: Box<Established>,
         first: Option<Verdict>,
     ) -> Driver {
         self.counters.opened.one();
@@ -213,7 +213,7 @@ impl Inner {
             remote: session.remote().cloned(),
             handshake_time: session.handshake_time(),
         });
-        let Established { stream, timer, core, leftover, .. } = established;
+        let Established { stream, timer, core, leftover, .. } = *established;
         let host: Arc<dyn Host> = self.clone();
         let mut driver = session.drive(stream, core, leftover, host, first);
         driver.take_over(timer);

@@ -145,7 +145,7 @@ fn begin(pool: &Inner, peer: PeerId) -> (Arc<Dial>, Arc<Latch<Settled>>, Place) 
 
 fn accept(pool: &Arc<Inner>, dial: &Arc<Dial>, claim: Claim) {
     let arrival = Arrival {
-        established: established(Role::Initiator),
+        established: Box::new(established(Role::Initiator)),
         claim,
         address: None,
         observed: String::new(),

@@ -92,12 +92,12 @@ pub(crate) struct Answered {
 
 /// As initiator: message 3 is written, and the peer may have accepted.
 pub(crate) struct Committed {
-    established: Established,
+    established: Box<Established>,
 }
 
 /// As responder: the peer is authenticated and waits for the verdict.
 pub(crate) struct Proposed {
-    established: Established,
+    established: Box<Established>,
     /// Who it is.
     pub(crate) peer: PeerId,
     /// What decides between this connection and another to the same peer.
@@ -110,7 +110,8 @@ pub(crate) struct Proposed {
     pub(crate) peer_max_message: u32,
 }
 
-/// A session without a driver: keys, and the stream they belong to.
+/// A session without a driver: keys, and the stream they belong to. Boxed on its way, which leads
+/// through many hands.
 pub(crate) struct Established {
     pub(crate) stream: BoxedStream,
     /// That of the handshake, where it had one here.
@@ -286,7 +287,7 @@ impl Native {
             application_payload: hello.application_payload.clone(),
             handshake_hash: finished.handshake_hash,
             peer_max_message: hello.max_message,
-            established: Established {
+            established: Box::new(Established {
                 stream,
                 timer,
                 handshake_hash: finished.handshake_hash,
@@ -296,7 +297,7 @@ impl Native {
                 instance: hello.instance,
                 heard,
                 application_payload: hello.application_payload,
-            },
+            }),
         }
     }
 
@@ -349,7 +350,7 @@ impl Answered {
         let handshake_hash = finished.handshake_hash;
         let core = self.native.core(Role::Initiator, finished, self.peer_max_message);
         Ok(Committed {
-            established: Established {
+            established: Box::new(Established {
                 stream: self.stream,
                 timer: Timer::default(),
                 core,
@@ -359,7 +360,7 @@ impl Answered {
                 instance: self.instance,
                 heard: self.heard,
                 application_payload: Bytes::new(),
-            },
+            }),
         })
     }
 }
@@ -371,7 +372,7 @@ impl Committed {
     /// # Errors
     /// [`HandshakeError::Io`] if the stream ends or breaks first; [`HandshakeError::NoVerdict`] if
     /// the peer says something else; [`HandshakeError::Protocol`].
-    pub(crate) async fn verdict(self) -> Result<(Verdict, Established), HandshakeError> {
+    pub(crate) async fn verdict(self) -> Result<(Verdict, Box<Established>), HandshakeError> {
         let mut established = self.established;
         let rest = std::mem::take(&mut established.leftover);
         let input = wire::read_frame(&mut established.stream, rest).await?;
@@ -407,19 +408,19 @@ impl Proposed {
             application_payload: Bytes::new(),
             handshake_hash: established.handshake_hash,
             peer_max_message: established.peer_max_message,
-            established,
+            established: Box::new(established),
         }
     }
 
     /// The session, to be driven with an accepting verdict as its first record.
-    pub(crate) fn established(self) -> Established {
+    pub(crate) fn established(self) -> Box<Established> {
         self.established
     }
 
     /// Tells the peer no, and why, and waits up to a second for it to close: closing at once could
     /// destroy the answer on its way.
     pub(crate) async fn reject(self, reason: RejectReason, retry_after: Option<Duration>) {
-        let Established { stream, mut core, .. } = self.established;
+        let Established { stream, mut core, .. } = *self.established;
         core.verdict(Verdict::Reject { reason, retry_after });
         let (mut scratch, mut farewell) = (Vec::new(), Vec::new());
         // A cipher that fails leaves nothing that may be written; the peer sees the stream end.
