@@ -149,17 +149,20 @@ impl Inner {
         source: SocketAddr,
         ticket: Ticket,
     ) -> Option<Driver> {
-        let admitted = tokio::select! {
-            biased;
-            () = ticket.halt().aborted() => return None,
-            admitted = hooks::ask(self.settings.hook_timeout, || self.hooks.admit(&source)) => admitted,
-        };
-        if let Err(refusal) = admitted {
-            self.hook_refused(refusal);
-            if ticket.failed() {
-                self.counters.handshake_failures.not_admitted.one();
+        if let Some(hooks) = &self.hooks {
+            let asked = hooks::ask(self.settings.hook_timeout, || hooks.admit(&source));
+            let admitted = tokio::select! {
+                biased;
+                () = ticket.halt().aborted() => return None,
+                admitted = asked => admitted,
+            };
+            if let Err(refusal) = admitted {
+                self.hook_refused(refusal);
+                if ticket.failed() {
+                    self.counters.handshake_failures.not_admitted.one();
+                }
+                return None;
             }
-            return None;
         }
         let remote = Some(Address::from(source));
         // A failure is counted and told where it is decided.

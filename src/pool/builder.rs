@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::config::{Config, ConfigError};
 use crate::identity::Identity;
-use crate::pool::hooks::{Hooks, NoHooks};
+use crate::pool::hooks::Hooks;
 use crate::pool::inner::{Inner, Parts};
 use crate::pool::{Owner, Pool};
 use crate::session::{Inbox, Shared};
@@ -19,12 +19,12 @@ pub struct PoolBuilder {
     identity: Identity,
     config: Config,
     connector: Option<Arc<dyn Connector>>,
-    hooks: Arc<dyn Hooks>,
+    hooks: Option<Arc<dyn Hooks>>,
 }
 
 impl PoolBuilder {
     pub(crate) fn new(identity: Identity) -> Self {
-        Self { identity, config: Config::default(), connector: None, hooks: Arc::new(NoHooks) }
+        Self { identity, config: Config::default(), connector: None, hooks: None }
     }
 
     /// The configuration; the default one otherwise.
@@ -42,7 +42,7 @@ impl PoolBuilder {
 
     /// The application's checks; otherwise everybody is welcome.
     pub fn hooks(mut self, hooks: impl Hooks) -> Self {
-        self.hooks = Arc::new(hooks);
+        self.hooks = Some(Arc::new(hooks));
         self
     }
 

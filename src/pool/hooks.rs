@@ -85,12 +85,6 @@ pub trait Hooks: Send + Sync + 'static {
     }
 }
 
-/// No checks of the application's own.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct NoHooks;
-
-impl Hooks for NoHooks {}
-
 /// Runs one call of a hook: bounded in time, panics contained.
 ///
 /// `call` makes the future, so that a panic before the first poll is contained too.

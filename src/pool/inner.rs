@@ -99,7 +99,8 @@ pub(crate) struct Inner {
     pub(crate) peer: PeerId,
     pub(crate) native: Native,
     pub(crate) connector: Arc<dyn Connector>,
-    pub(crate) hooks: Arc<dyn Hooks>,
+    /// None: everybody is welcome, and nothing is asked.
+    pub(crate) hooks: Option<Arc<dyn Hooks>>,
     pub(crate) registry: Registry<Arc<Dial>, Held>,
     pub(crate) backoff: Mutex<BackoffTable<DialError>>,
     pub(crate) throttle: Mutex<Throttle>,
@@ -144,7 +145,7 @@ pub(crate) struct Parts {
     pub(crate) native: Native,
     pub(crate) peer: PeerId,
     pub(crate) connector: Arc<dyn Connector>,
-    pub(crate) hooks: Arc<dyn Hooks>,
+    pub(crate) hooks: Option<Arc<dyn Hooks>>,
     pub(crate) session_shared: Arc<session::Shared>,
 }
 
@@ -259,8 +260,8 @@ impl Inner {
 
     /// Our authorisation and ready check of a peer that has authenticated.
     pub(crate) async fn check(&self, candidate: &hooks::Candidate) -> Result<(), Refusal> {
+        let Some(hooks) = &self.hooks else { return Ok(()) };
         let limit = self.settings.hook_timeout;
-        let hooks = &self.hooks;
         let checked = async {
             hooks::ask(limit, || hooks.authorise(&candidate.peer, candidate.origin)).await?;
             hooks::ask(limit, || hooks.ready(candidate)).await

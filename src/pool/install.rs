@@ -363,13 +363,13 @@ impl Host for Inner {
     }
 
     fn health_check(self: Arc<Self>, session: &Arc<Session>) -> Option<BoxFuture<'static, bool>> {
+        let hooks = self.hooks.clone()?;
         let info = hooks::SessionInfo {
             peer: session.peer(),
             session: session.id(),
             origin: session.origin(),
             address: session.remote().cloned(),
         };
-        let hooks = &self.hooks;
         // The hook may panic before it returns a future.
         let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| hooks.health(info)));
         match asked {

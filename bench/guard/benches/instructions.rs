@@ -21,7 +21,7 @@ const SEND_SMALL: u64 = 1_127_740;
 const SEND_LARGE: u64 = 34_047_276;
 const RECEIVE_SMALL: u64 = 1_173_378;
 const RECEIVE_LARGE: u64 = 33_034_154;
-const HANDSHAKE: u64 = 5_799_593;
+const HANDSHAKE: u64 = 5_785_280;
 
 type Session = (End, End, Lease);
 
