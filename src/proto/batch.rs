@@ -16,6 +16,15 @@ use crate::proto::record::{self, Record};
 pub(crate) trait MessageSource {
     /// The next message, or none for now. Expired messages are skipped inside.
     fn next(&mut self) -> Option<Bytes>;
+
+    /// Asked each time before [`next`](Self::next): adds messages that come first and lie ready as
+    /// records, and says how many. 0 if they do not fit; none if it is for `next` to say what is first.
+    ///
+    /// The peer has to accept messages of their size.
+    fn add_records(&mut self, plaintext: &mut Plaintext<'_>) -> Option<u64> {
+        let _ = plaintext;
+        None
+    }
 }
 
 /// What one call of `SessionCore::seal` wrote.
@@ -53,6 +62,16 @@ impl<'a> Plaintext<'a> {
 
     fn room(&self) -> usize {
         self.capacity - self.bytes.len()
+    }
+
+    /// Adds records if all of them fit.
+    #[must_use]
+    pub(crate) fn push_encoded(&mut self, records: &[u8]) -> bool {
+        let fits = records.len() <= self.room();
+        if fits {
+            self.bytes.extend_from_slice(records);
+        }
+        fits
     }
 
     /// Adds the record if it fits.
@@ -158,6 +177,14 @@ impl Outbox {
                     return Ok(Filled { finished, source_empty: false });
                 }
                 None => {
+                    match source.add_records(plaintext) {
+                        Some(0) => return Ok(Filled { finished, source_empty: false }),
+                        Some(count) => {
+                            finished += count;
+                            continue;
+                        }
+                        None => {}
+                    }
                     let Some(rest) = source.next() else {
                         return Ok(Filled { finished, source_empty: true });
                     };

@@ -283,6 +283,13 @@ fn header(out: &mut Vec<u8>, kind: u8, length: usize) {
     out.extend_from_slice(&[kind, high, low]);
 }
 
+/// Appends a [`Record::Data`], without a look at what else a record may be.
+#[inline]
+pub(crate) fn encode_data(message: &[u8], out: &mut Vec<u8>) {
+    put(out, DATA, message);
+}
+
+#[inline]
 fn put(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
     header(out, kind, body.len());
     out.extend_from_slice(body);

@@ -310,7 +310,7 @@ impl Lease {
         let session = &*self.core.session;
         let shared = &*session.shared;
         let control = &*session.control;
-        let push = |message| session.queue.push(control, &shared.budget, message, options.deadline);
+        let push = |message| session.queue.push(control, shared, message, options.deadline);
         let outcome = match options.deadline {
             None => push(message).await,
             Some(deadline) => tokio::time::timeout_at(deadline, push(message.clone()))
@@ -349,7 +349,7 @@ impl Lease {
         if options.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err((message, SendErrorKind::Expired));
         }
-        session.queue.try_push(&session.control, &session.shared.budget, message, options.deadline)
+        session.queue.try_push(&session.control, &session.shared, message, options.deadline)
     }
 
     /// Waits until all that was accepted on this session before the call is handed to the operating

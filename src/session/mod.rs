@@ -9,6 +9,7 @@ mod driver;
 mod exclusive;
 mod inbox;
 mod lease;
+mod line;
 mod meters;
 mod probe;
 mod queue;

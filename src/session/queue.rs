@@ -4,7 +4,6 @@
 //! room. A message is either in the queue whole or with its caller: nothing here may take a message
 //! and then await. It knows neither frames nor the socket.
 
-use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,19 +14,9 @@ use tokio::time::Instant;
 use crate::config::{MESSAGE_OVERHEAD, Settings};
 use crate::error::SendErrorKind;
 
+use super::Shared;
 use super::control::Control;
-
-/// Messages for which an empty queue keeps memory (1 KiB); what a burst needed beyond is given back.
-pub(super) const LARGE_IDLE: usize = 16;
-
-/// A message in the queue.
-#[derive(Debug)]
-pub(super) struct Queued {
-    pub(super) body: Bytes,
-    pub(super) deadline: Option<Instant>,
-    /// Whether the pool's budget pays for it, or else the session's own reserve.
-    budget: bool,
-}
+use super::line::{Line, Payer};
 
 /// Bytes of finished messages, by who paid for them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,10 +26,12 @@ pub(super) struct Credit {
 }
 
 impl Credit {
-    /// What `message` cost.
-    pub(super) fn of(message: &Queued) -> Self {
-        let cost = cost(message.body.len());
-        if message.budget { Self { own: 0, budget: cost } } else { Self { own: cost, budget: 0 } }
+    /// `bytes` that `payer` has paid.
+    pub(super) fn of(payer: Payer, bytes: usize) -> Self {
+        match payer {
+            Payer::Session => Self { own: bytes, budget: 0 },
+            Payer::Budget => Self { own: 0, budget: bytes },
+        }
     }
 
     pub(super) fn add(&mut self, other: Self) {
@@ -61,14 +52,14 @@ pub(super) struct Held {
 /// What becomes of a message that is offered.
 enum Offer {
     Accepted { wake: bool },
-    NoRoom(Bytes),
-    Refused(Bytes, SendErrorKind),
+    NoRoom,
+    Refused(SendErrorKind),
 }
 
 impl Offer {
-    /// What the caller gets, when the lock is gone; wakes the driver if it has to.
+    /// What the caller of `body` gets, when the lock is gone; wakes the driver if it has to.
     #[inline]
-    fn answer(self, control: &Control) -> Result<(), (Bytes, SendErrorKind)> {
+    fn answer(self, control: &Control, body: Bytes) -> Result<(), (Bytes, SendErrorKind)> {
         match self {
             Self::Accepted { wake } => {
                 if wake {
@@ -76,8 +67,8 @@ impl Offer {
                 }
                 Ok(())
             }
-            Self::NoRoom(body) => Err((body, SendErrorKind::Full)),
-            Self::Refused(body, kind) => Err((body, kind)),
+            Self::NoRoom => Err((body, SendErrorKind::Full)),
+            Self::Refused(kind) => Err((body, kind)),
         }
     }
 }
@@ -96,7 +87,7 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    messages: VecDeque<Queued>,
+    line: Line,
     own: usize,
     budget: usize,
     /// What the messages of those in the line will cost. A newcomer passes them only where there is
@@ -104,14 +95,14 @@ struct State {
     /// the turn from one to the next for each message, for as long as they keep sending.
     waiting: usize,
     /// The driver has seen the queue empty and sleeps. Set and cleared under this lock together with
-    /// `messages`, so that no message is left without a wake-up, and only the first needs one.
+    /// `line`, so that no message is left without a wake-up, and only the first needs one.
     driver_sleeps: bool,
     refused: Option<SendErrorKind>,
     accepted: u64,
 }
 
 /// What a message of `len` bytes costs.
-fn cost(len: usize) -> usize {
+pub(super) fn cost(len: usize) -> usize {
     len + MESSAGE_OVERHEAD
 }
 
@@ -145,16 +136,16 @@ impl Queue {
     pub(crate) fn try_push(
         &self,
         control: &Control,
-        budget: &Semaphore,
-        body: Bytes,
+        shared: &Shared,
+        mut body: Bytes,
         deadline: Option<Instant>,
     ) -> Result<(), (Bytes, SendErrorKind)> {
         let offer = {
             let mut state = self.lock();
             let ahead = state.waiting;
-            self.offer(&mut state, budget, body, deadline, ahead)
+            self.offer(&mut state, shared, &mut body, deadline, ahead)
         };
-        offer.answer(control)
+        offer.answer(control, body)
     }
 
     /// Accepts the message as soon as there is room, first come first served.
@@ -167,11 +158,11 @@ impl Queue {
     pub(crate) async fn push(
         &self,
         control: &Control,
-        budget: &Semaphore,
+        shared: &Shared,
         body: Bytes,
         deadline: Option<Instant>,
     ) -> Result<(), (Bytes, SendErrorKind)> {
-        let body = match self.try_push(control, budget, body, deadline) {
+        let body = match self.try_push(control, shared, body, deadline) {
             Err((body, SendErrorKind::Full)) => body,
             done => return done,
         };
@@ -184,19 +175,15 @@ impl Queue {
             let room = self.room.notified();
             let (offer, wait_for_budget) = {
                 let mut state = self.lock();
-                let offer = self.offer(&mut state, budget, body, deadline, 0);
-                let fits = match &offer {
-                    Offer::NoRoom(body) => state.budget + cost(body.len()) <= self.budget_limit,
-                    _ => false,
-                };
-                (offer, fits)
+                let cost = cost(body.len());
+                let offer = self.offer(&mut state, shared, &mut body, deadline, 0);
+                (offer, state.budget + cost <= self.budget_limit)
             };
-            match offer {
-                Offer::NoRoom(back) => body = back,
-                decided => return decided.answer(control),
+            if !matches!(offer, Offer::NoRoom) {
+                return offer.answer(control, body);
             }
             if wait_for_budget {
-                return self.push_as_head(control, budget, body, deadline).await;
+                return self.push_as_head(control, shared, body, deadline).await;
             }
             room.await;
         }
@@ -207,20 +194,19 @@ impl Queue {
     async fn push_as_head(
         &self,
         control: &Control,
-        budget: &Semaphore,
+        shared: &Shared,
         body: Bytes,
         deadline: Option<Instant>,
     ) -> Result<(), (Bytes, SendErrorKind)> {
         let cost = u32::try_from(cost(body.len())).unwrap_or(u32::MAX);
-        let mut paid = pin!(budget.acquire_many(cost));
+        let mut paid = pin!(shared.budget.acquire_many(cost));
         let mut body = body;
         loop {
             let room = self.room.notified();
             // Only what changes with the session's own room is tried here.
-            let offer = self.offer_own(&mut self.lock(), body, deadline, 0);
-            match offer {
-                Offer::NoRoom(back) => body = back,
-                decided => return decided.answer(control),
+            let offer = self.offer_own(&mut self.lock(), shared, &mut body, deadline, 0);
+            if !matches!(offer, Offer::NoRoom) {
+                return offer.answer(control, body);
             }
             tokio::select! {
                 biased;
@@ -231,14 +217,14 @@ impl Queue {
                         match (state.refused, permit) {
                             (None, Ok(permit)) => {
                                 permit.forget();
-                                state.accept(body, deadline, true)
+                                state.accept(&mut body, deadline, Payer::Budget, shared)
                             }
-                            (Some(kind), _) => Offer::Refused(body, kind),
+                            (Some(kind), _) => Offer::Refused(kind),
                             // The pool never closes its budget while a session lives.
-                            (None, Err(_)) => Offer::Refused(body, SendErrorKind::Full),
+                            (None, Err(_)) => Offer::Refused(SendErrorKind::Full),
                         }
                     };
-                    return offer.answer(control);
+                    return offer.answer(control, body);
                 }
             }
         }
@@ -247,16 +233,17 @@ impl Queue {
     fn offer_own(
         &self,
         state: &mut State,
-        body: Bytes,
+        shared: &Shared,
+        body: &mut Bytes,
         deadline: Option<Instant>,
         ahead: usize,
     ) -> Offer {
         if let Some(kind) = state.refused {
-            Offer::Refused(body, kind)
+            Offer::Refused(kind)
         } else if state.own + ahead + cost(body.len()) <= self.own_limit {
-            state.accept(body, deadline, false)
+            state.accept(body, deadline, Payer::Session, shared)
         } else {
-            Offer::NoRoom(body)
+            Offer::NoRoom
         }
     }
 
@@ -264,43 +251,41 @@ impl Queue {
     fn offer(
         &self,
         state: &mut State,
-        budget: &Semaphore,
-        body: Bytes,
+        shared: &Shared,
+        body: &mut Bytes,
         deadline: Option<Instant>,
         ahead: usize,
     ) -> Offer {
-        let body = match self.offer_own(state, body, deadline, ahead) {
-            Offer::NoRoom(body) => body,
-            decided => return decided,
-        };
+        let offer = self.offer_own(state, shared, body, deadline, ahead);
+        if !matches!(offer, Offer::NoRoom) {
+            return offer;
+        }
         let cost = cost(body.len());
         // Whoever waits for the budget itself has a place in its line, which a newcomer cannot pass.
         if state.budget + ahead + cost > self.budget_limit {
-            return Offer::NoRoom(body);
+            return Offer::NoRoom;
         }
-        match u32::try_from(cost).map(|cost| budget.try_acquire_many(cost)) {
+        match u32::try_from(cost).map(|cost| shared.budget.try_acquire_many(cost)) {
             Ok(Ok(permit)) => {
                 permit.forget();
-                state.accept(body, deadline, true)
+                state.accept(body, deadline, Payer::Budget, shared)
             }
-            _ => Offer::NoRoom(body),
+            _ => Offer::NoRoom,
         }
     }
 
     /// Moves what has been accepted into the empty `into`.
-    pub(super) fn take_all(&self, into: &mut VecDeque<Queued>) {
+    pub(super) fn take_all(&self, into: &mut Line) {
         debug_assert!(into.is_empty());
-        std::mem::swap(&mut self.lock().messages, into);
+        std::mem::swap(&mut self.lock().line, into);
     }
 
     /// For the driver before it sleeps: notes that the next message has to wake it. False when there
     /// already is one.
     pub(super) fn sleep(&self) -> bool {
         let mut state = self.lock();
-        state.driver_sleeps = state.messages.is_empty();
-        if state.messages.capacity() > LARGE_IDLE && state.messages.is_empty() {
-            state.messages = VecDeque::new();
-        }
+        state.driver_sleeps = state.line.is_empty();
+        state.line.give_up_memory();
         state.driver_sleeps
     }
 
@@ -342,12 +327,12 @@ impl Queue {
     /// Drops what is queued and gives all that is paid for back to the budget. Only after
     /// [`refuse`](Self::refuse), when the driver has given up what it had taken.
     pub(super) fn clear(&self, budget: &Semaphore) {
-        let (messages, paid) = {
+        let (line, paid) = {
             let mut state = self.lock();
             state.own = 0;
-            (std::mem::take(&mut state.messages), std::mem::take(&mut state.budget))
+            (std::mem::take(&mut state.line), std::mem::take(&mut state.budget))
         };
-        drop(messages);
+        drop(line);
         if paid > 0 {
             budget.add_permits(paid);
         }
@@ -360,15 +345,23 @@ impl Queue {
 }
 
 impl State {
-    fn accept(&mut self, body: Bytes, deadline: Option<Instant>, budget: bool) -> Offer {
+    /// `body` is empty afterwards, or its bytes have been copied: then the caller drops it, when the
+    /// lock is gone.
+    #[inline]
+    fn accept(
+        &mut self,
+        body: &mut Bytes,
+        deadline: Option<Instant>,
+        payer: Payer,
+        shared: &Shared,
+    ) -> Offer {
         let cost = cost(body.len());
-        if budget {
-            self.budget += cost;
-        } else {
-            self.own += cost;
+        match payer {
+            Payer::Session => self.own += cost,
+            Payer::Budget => self.budget += cost,
         }
         self.accepted += 1;
-        self.messages.push_back(Queued { body, deadline, budget });
+        self.line.push(body, deadline, payer, self.own + self.budget, &shared.stock);
         Offer::Accepted { wake: std::mem::take(&mut self.driver_sleeps) }
     }
 }

@@ -15,7 +15,7 @@ pub(super) const READ_BUFFER: usize = 2 * MOST_FRAME;
 
 /// Bytes of a new write buffer. Smaller ones are not kept either: blocked writes shrink theirs, and the
 /// stock must not fill up with what is left of those.
-const WRITE_BUFFER: usize = MOST_FRAME;
+pub(super) const WRITE_BUFFER: usize = MOST_FRAME;
 
 /// A write buffer that has grown beyond this is not kept. Buffers double, so this is what one has that
 /// holds a batch and its last frame.

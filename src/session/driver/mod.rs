@@ -32,7 +32,8 @@ use crate::transport::{BoxFuture, BoxedStream};
 
 use super::control::{LEASES, ORDERS, PROBE, ROOM};
 use super::inbox::Urgency;
-use super::queue::{Credit, LARGE_IDLE, Queued};
+use super::line::Line;
+use super::queue::Credit;
 use super::{Host, Session};
 use input::Input;
 
@@ -63,7 +64,7 @@ pub(crate) struct Driver {
     delivered: Option<u64>,
 
     /// Accepted messages that were taken out of the queue.
-    taken: VecDeque<Queued>,
+    taken: Line,
     /// What the last message taken had cost, while it is not sealed whole.
     current: Option<Credit>,
     /// Messages given to the core since the session began.
@@ -119,6 +120,9 @@ struct Drain {
     peers_reason: Option<crate::error::GoodbyeReason>,
 }
 
+/// Received messages for which an idle session keeps memory (512 B).
+const LARGE_IDLE: usize = 16;
+
 /// Rounds of reading and writing in one poll, before other tasks have their turn.
 const ROUNDS: usize = 4;
 
@@ -153,7 +157,7 @@ impl Driver {
             peer_drained: false,
             end_of_stream: false,
             delivered: None,
-            taken: VecDeque::new(),
+            taken: Line::default(),
             current: None,
             begun: 0,
             out: Vec::new(),
@@ -304,9 +308,7 @@ impl Driver {
 
     /// An idle session keeps no memory that only traffic needs.
     fn give_up_memory(&mut self) {
-        if self.taken.is_empty() && self.taken.capacity() > LARGE_IDLE {
-            self.taken = VecDeque::new();
-        }
+        self.taken.give_up_memory();
         if self.pending.is_empty() && self.pending.capacity() > LARGE_IDLE {
             self.pending = VecDeque::new();
         }

@@ -4,7 +4,6 @@
 //! Nothing waits in order to be coalesced. It must never seal while sealed bytes wait, so that control
 //! records are not delayed by more than one batch.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,11 +13,12 @@ use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
 use crate::error::{CloseReason, ErrorKind};
-use crate::proto::batch::MessageSource;
+use crate::proto::batch::{MessageSource, Plaintext};
 use crate::proto::frame::MOST_FRAME;
 
-use super::super::queue::{Credit, Queue, Queued};
-use super::super::stock::LARGEST_KEPT;
+use super::super::line::{Entry, Line};
+use super::super::queue::{Credit, Queue};
+use super::super::stock::{BufferStock, LARGEST_KEPT};
 use super::{Batch, Driver};
 
 /// Bytes of ciphertext after which a batch is closed: one large frame, or two that are not. By then the
@@ -117,6 +117,7 @@ impl Driver {
         self.out = stock.take_write();
         let mut source = Source {
             queue: &session.queue,
+            stock,
             taken: &mut self.taken,
             batch: &mut self.batch,
             current: &mut self.current,
@@ -192,15 +193,17 @@ impl Driver {
 /// The queue as the core sees it.
 struct Source<'a> {
     queue: &'a Queue,
-    taken: &'a mut VecDeque<Queued>,
+    stock: &'a BufferStock,
+    taken: &'a mut Line,
     batch: &'a mut Batch,
     current: &'a mut Option<Credit>,
     begun: &'a mut u64,
     now: Instant,
 }
 
-impl MessageSource for Source<'_> {
-    fn next(&mut self) -> Option<Bytes> {
+impl Source<'_> {
+    /// What is first, when what has expired is out of the way.
+    fn first(&mut self) -> Option<&Entry> {
         // Asked for another one, the core has sealed the one before.
         if let Some(credit) = self.current.take() {
             self.batch.credit.add(credit);
@@ -209,16 +212,40 @@ impl MessageSource for Source<'_> {
             if self.taken.is_empty() {
                 self.queue.take_all(self.taken);
             }
-            let message = self.taken.pop_front()?;
-            let credit = Credit::of(&message);
-            if message.deadline.is_some_and(|deadline| deadline <= self.now) {
-                self.batch.expired += 1;
-                self.batch.credit.add(credit);
-                continue;
+            match self.taken.front()? {
+                Entry::Message(message)
+                    if message.deadline.is_some_and(|deadline| deadline <= self.now) =>
+                {
+                    self.batch.expired += 1;
+                    self.batch.credit.add(message.credit());
+                    self.taken.pop_message();
+                }
+                _ => return self.taken.front(),
             }
-            *self.current = Some(credit);
-            *self.begun += 1;
-            return Some(message.body);
         }
+    }
+}
+
+impl MessageSource for Source<'_> {
+    fn add_records(&mut self, plaintext: &mut Plaintext<'_>) -> Option<u64> {
+        let Some(Entry::Records(records)) = self.first() else { return None };
+        if !plaintext.push_encoded(records.bytes()) {
+            return Some(0);
+        }
+        let count = records.messages();
+        let credit = records.credit();
+        *self.begun += count;
+        self.batch.credit.add(credit);
+        self.taken.records_done(self.stock);
+        Some(count)
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        // What is first was just looked at: it has not expired, and is no records. What the queue has
+        // got since then has to wait for the next look.
+        let message = self.taken.pop_message()?;
+        *self.current = Some(message.credit());
+        *self.begun += 1;
+        Some(message.body)
     }
 }

@@ -1,11 +1,9 @@
 //! Messages: order, bounds, deadlines, waiting, flushing.
 
-use std::collections::VecDeque;
-
 use super::*;
 use crate::error::SendError;
 use crate::proto::session::Event;
-use crate::session::queue::Credit;
+use crate::session::line::Line;
 
 #[tokio::test(start_paused = true)]
 async fn sixteen_tasks_send_and_every_message_arrives_once_and_in_order() {
@@ -169,28 +167,50 @@ async fn a_full_queue_makes_senders_wait_in_turn_and_gives_messages_back() {
     ours.assert_settled();
 }
 
+/// A message's memory may be the application's own, and its drop the application's code.
+#[tokio::test]
+async fn no_message_is_dropped_under_the_queues_lock() {
+    struct Owned(Arc<Session>, [u8; 64]);
+    impl AsRef<[u8]> for Owned {
+        fn as_ref(&self) -> &[u8] {
+            &self.1
+        }
+    }
+    impl Drop for Owned {
+        fn drop(&mut self) {
+            // Would wait for itself for ever.
+            assert!(self.0.queue.held().accepted > 0);
+        }
+    }
+    let (ours, mut theirs) = pair(Config::default(), 1 << 20).await;
+    for _ in 0..3 {
+        let body = Bytes::from_owner(Owned(Arc::clone(&ours.session), [7; 64]));
+        ours.lease().send(body).await.unwrap();
+    }
+    for _ in 0..3 {
+        assert_eq!(theirs.inbox.recv().await.unwrap().body, [7; 64][..]);
+    }
+}
+
 /// Many senders of one full queue handed the turn from one to the next for each message, also when
 /// there was room for hundreds.
 #[tokio::test]
 async fn a_newcomer_passes_those_who_wait_only_where_there_is_room_for_all() {
-    let (queue, control) = (Queue::new(&settings(small())), Control::default());
-    let budget = Semaphore::new(20_000);
-    let offer = |size| queue.try_push(&control, &budget, message(0, size), None).is_ok();
+    let settings = settings(small());
+    let (queue, control) = (Queue::new(&settings), Control::default());
+    let (shared, _inbox) = Shared::new(settings);
+    let offer = |size| queue.try_push(&control, &shared, message(0, size), None).is_ok();
     // 2,000 of its own and 8,000 of the budget, at 1,000 each.
     while offer(936) {}
-    let mut waits = std::pin::pin!(queue.push(&control, &budget, message(0, 936), None));
+    let mut waits = std::pin::pin!(queue.push(&control, &shared, message(0, 936), None));
     assert!(futures_util::poll!(&mut waits).is_pending());
 
-    let mut taken = VecDeque::new();
+    let mut taken = Line::default();
     queue.take_all(&mut taken);
-    let mut free = |count| {
-        for message in taken.drain(..count) {
-            queue.release(&budget, Credit::of(&message));
-        }
-    };
-    free(1);
+    let mut free = || queue.release(&shared.budget, taken.pop_message().unwrap().credit());
+    free();
     assert!(!offer(8), "there is room for it, but then none for the one who waits");
-    free(1);
+    free();
     assert!(offer(936), "there is room for both");
     assert!(!offer(8));
     assert!(futures_util::poll!(&mut waits).is_ready());

@@ -1,0 +1,256 @@
+//! Accepted messages, in order, from the queue to the driver.
+//!
+//! Owns the form in which they wait: small ones as records in common memory, so that whoever seals
+//! them copies bytes and touches no message; others as they came. It must never reorder them, and
+//! never take much more memory than they have paid for.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::proto::frame::MOST_PLAINTEXT;
+use crate::proto::record::{self, HEADER};
+
+use super::queue::{Credit, cost};
+use super::stock::{BufferStock, WRITE_BUFFER};
+
+/// Largest message that is copied. Up to here a copy costs less than the reference count that the
+/// driver need not give back; at 1 KiB nothing is gained any more.
+const SMALL: usize = 256;
+
+/// Most bytes of records that lie together: what fits in one frame, beside a control record.
+const MOST_RECORDS: usize = MOST_PLAINTEXT - 16;
+
+/// Entries for which an empty line keeps memory (1 KiB); what a burst needed beyond is given back.
+const LARGE_IDLE: usize = 16;
+
+/// Who pays for a message while it is queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Payer {
+    /// The session's own reserve.
+    Session,
+    /// The pool's budget.
+    Budget,
+}
+
+/// What waits next.
+#[derive(Debug)]
+pub(super) enum Entry {
+    Message(Queued),
+    Records(Records),
+}
+
+/// A message by itself.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) body: Bytes,
+    pub(super) deadline: Option<Instant>,
+    payer: Payer,
+}
+
+impl Queued {
+    /// What it cost.
+    pub(super) fn credit(&self) -> Credit {
+        Credit::of(self.payer, cost(self.body.len()))
+    }
+}
+
+/// Small messages without deadlines, as records.
+#[derive(Debug)]
+pub(super) struct Records {
+    bytes: Vec<u8>,
+    messages: u32,
+    credit: Credit,
+}
+
+impl Records {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(super) fn messages(&self) -> u64 {
+        self.messages.into()
+    }
+
+    /// What all of them cost.
+    pub(super) fn credit(&self) -> Credit {
+        self.credit
+    }
+
+    /// Whether a message of `len` bytes may lie here too.
+    fn takes(&self, len: usize) -> bool {
+        let most = self.bytes.capacity().min(MOST_RECORDS);
+        self.bytes.len() + HEADER + len <= most
+    }
+
+    fn push(&mut self, body: &[u8], payer: Payer) {
+        record::encode_data(body, &mut self.bytes);
+        self.messages += 1;
+        self.credit.add(Credit::of(payer, cost(body.len())));
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    entries: VecDeque<Entry>,
+}
+
+impl Line {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Adds a message: takes it out of `body`, or copies it and leaves `body` as it was. `paid` are the
+    /// bytes that the session's messages have paid for: memory for records is at most as much again.
+    #[inline]
+    pub(super) fn push(
+        &mut self,
+        body: &mut Bytes,
+        deadline: Option<Instant>,
+        payer: Payer,
+        paid: usize,
+        stock: &BufferStock,
+    ) {
+        if body.len() > SMALL || deadline.is_some() {
+            let body = std::mem::take(body);
+            self.entries.push_back(Entry::Message(Queued { body, deadline, payer }));
+            return;
+        }
+        if let Some(Entry::Records(last)) = self.entries.back_mut()
+            && last.takes(body.len())
+        {
+            return last.push(body, payer);
+        }
+        let bytes = match paid.max(HEADER + body.len()) {
+            WRITE_BUFFER.. => stock.take_write(),
+            size => Vec::with_capacity(size),
+        };
+        let mut records = Records { bytes, messages: 0, credit: Credit::default() };
+        records.push(body, payer);
+        self.entries.push_back(Entry::Records(records));
+    }
+
+    pub(super) fn front(&self) -> Option<&Entry> {
+        self.entries.front()
+    }
+
+    /// Takes the first if it is a message by itself.
+    pub(super) fn pop_message(&mut self) -> Option<Queued> {
+        match self.entries.pop_front()? {
+            Entry::Message(message) => Some(message),
+            records @ Entry::Records(_) => {
+                self.entries.push_front(records);
+                None
+            }
+        }
+    }
+
+    /// Drops the records that are first.
+    pub(super) fn records_done(&mut self, stock: &BufferStock) {
+        if let Some(Entry::Records(records)) = self.entries.pop_front() {
+            stock.give_write(records.bytes);
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    /// Keeps no memory that only traffic needs.
+    pub(super) fn give_up_memory(&mut self) {
+        if self.entries.is_empty() && self.entries.capacity() > LARGE_IDLE {
+            self.entries = VecDeque::new();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::record::Record;
+
+    fn body(byte: u8, len: usize) -> Bytes {
+        vec![byte; len].into()
+    }
+
+    /// Empties the line: the first byte of each message, and what all cost.
+    fn emptied(line: &mut Line, stock: &BufferStock) -> (Vec<u8>, Credit) {
+        let (mut firsts, mut credit) = (Vec::new(), Credit::default());
+        while let Some(entry) = line.front() {
+            if let Entry::Records(records) = entry {
+                let mut rest = records.bytes();
+                let mut messages = 0;
+                while !rest.is_empty() {
+                    let (record, length) = Record::decode(rest).unwrap();
+                    let Record::Data(body) = record else { panic!("{record:?}") };
+                    firsts.push(body[0]);
+                    messages += 1;
+                    rest = &rest[length..];
+                }
+                assert_eq!(records.messages(), messages);
+                credit.add(records.credit());
+                line.records_done(stock);
+            } else {
+                let message = line.pop_message().unwrap();
+                firsts.push(message.body[0]);
+                credit.add(message.credit());
+            }
+        }
+        (firsts, credit)
+    }
+
+    #[test]
+    fn messages_of_every_kind_keep_their_order_and_who_paid_for_them() {
+        let stock = BufferStock::new(2);
+        let mut line = Line::default();
+        let later = Some(Instant::now());
+        let (mut own, mut budget) = (0, 0);
+        for number in 0..200_u8 {
+            let kind = usize::from(number) % 7;
+            let mut body = body(number, [1, 64, SMALL, SMALL + 1, 8, 9, 70_000][kind]);
+            let cost = cost(body.len());
+            let (payer, paid) = match number % 5 {
+                0 => (Payer::Budget, &mut budget),
+                _ => (Payer::Session, &mut own),
+            };
+            *paid += cost;
+            let deadline = if kind == 5 { later } else { None };
+            line.push(&mut body, deadline, payer, own + budget, &stock);
+            assert_eq!(body.is_empty(), matches!(kind, 3 | 5 | 6), "copied, or taken");
+        }
+        let (firsts, credit) = emptied(&mut line, &stock);
+        assert_eq!(firsts, (0..200).collect::<Vec<u8>>());
+        let mut expected = Credit::of(Payer::Session, own);
+        expected.add(Credit::of(Payer::Budget, budget));
+        assert_eq!(credit, expected);
+        assert!(line.is_empty());
+    }
+
+    #[test]
+    fn records_take_at_most_the_memory_that_was_paid_for_and_fit_in_a_frame() {
+        let stock = BufferStock::new(2);
+        for len in [0, 1, 64, SMALL] {
+            let mut line = Line::default();
+            let mut paid = 0;
+            for _ in 0..2_000 {
+                paid += cost(len);
+                line.push(&mut body(7, len), None, Payer::Budget, paid, &stock);
+                let memory: usize = line.entries.iter().map(memory).sum();
+                assert!(memory <= 2 * paid + HEADER, "{memory} bytes of memory, {paid} paid");
+            }
+            assert!(line.entries.iter().all(|entry| match entry {
+                Entry::Records(records) => records.bytes().len() <= MOST_RECORDS,
+                Entry::Message(_) => false,
+            }));
+        }
+    }
+
+    fn memory(entry: &Entry) -> usize {
+        match entry {
+            Entry::Records(records) => records.bytes.capacity(),
+            Entry::Message(_) => 0,
+        }
+    }
+}
