@@ -12,6 +12,7 @@ pub(crate) mod fuzzing;
 pub(crate) mod handshake;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod pair;
+pub(crate) mod parcel;
 pub(crate) mod record;
 pub(crate) mod replay;
 pub(crate) mod session;

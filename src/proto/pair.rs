@@ -148,6 +148,12 @@ impl Pair {
         let mut input = &side.arrived[..];
         while let Split::Whole { body, rest } = frame::split(input)? {
             side.core.open(body, now)?;
+            // As a driver does.
+            while let Some(mut parcel) = side.core.poll_messages() {
+                for _ in 0..parcel.messages() {
+                    side.events.push(Event::Message(parcel.take().0));
+                }
+            }
             while let Some(event) = side.core.poll_event() {
                 side.events.push(event);
             }

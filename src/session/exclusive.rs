@@ -3,7 +3,6 @@
 //! Owns the diversion of received messages to the holder. What the holder has not read when it lets
 //! go goes to the inbox, before anything that comes later. It must never lose or reorder a message.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::ops::Deref;
@@ -13,13 +12,13 @@ use std::task::{Poll, Waker};
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::config::MESSAGE_OVERHEAD;
 use crate::error::CloseReason;
 
 use super::Session;
 use super::control::ROOM;
 use super::inbox::{Urgency, most_draining};
 use super::lease::{Lease, Share, Turn};
+use super::parcels::{Load, Parcels};
 
 /// All leases of a session: nobody else sends until it is dropped, and the session's messages come
 /// here instead of to the inbox.
@@ -84,14 +83,14 @@ impl ExclusiveLease {
         poll_fn(|cx| {
             let (message, room) = {
                 let mut state = session.holder.lock();
-                let Some(message) = state.messages.pop_front() else {
+                let Some(message) = state.messages.pop() else {
                     if state.ended {
                         return Poll::Ready(None);
                     }
                     state.reader = Some(cx.waker().clone());
                     return Poll::Pending;
                 };
-                state.bytes -= cost(&message);
+                state.bytes -= Load::of_message(&message).cost;
                 let most = session.shared.settings.max_undelivered;
                 // Not at the first free byte: each wake-up is to be worth it.
                 let room = state.full && state.bytes <= most / 2;
@@ -122,16 +121,12 @@ pub(super) struct Holder {
 #[derive(Debug, Default)]
 struct Diversion {
     active: bool,
-    messages: VecDeque<Bytes>,
+    messages: Parcels,
     bytes: usize,
     /// The driver has more, and is to be told when there is room.
     full: bool,
     reader: Option<Waker>,
     ended: bool,
-}
-
-fn cost(message: &Bytes) -> usize {
-    message.len() + MESSAGE_OVERHEAD
 }
 
 impl Holder {
@@ -168,7 +163,7 @@ impl Holder {
 impl Session {
     /// For the driver: hands messages from the front of `pending` to whoever is to have them, as many
     /// as find room.
-    pub(super) fn deliver(&self, pending: &mut VecDeque<Bytes>, urgency: Urgency) {
+    pub(super) fn deliver(&self, pending: &mut Parcels, urgency: Urgency) {
         let reader = {
             let mut state = self.holder.lock();
             if !state.active {
@@ -183,17 +178,14 @@ impl Session {
                 Urgency::Ending => usize::MAX,
             };
             self.shared.inbox.leave(&self.gate);
-            let before = state.messages.len();
-            while let Some(message) = pending.front() {
-                let cost = cost(message);
-                if state.bytes > 0 && state.bytes + cost > most {
-                    break;
-                }
-                state.bytes += cost;
-                state.messages.extend(pending.pop_front());
-            }
+            let bytes = state.bytes;
+            let moved = pending.move_to(&mut state.messages, |moved, next| {
+                let held = bytes + moved.cost;
+                held + next.cost <= most || (held == 0 && next.messages == 1)
+            });
+            state.bytes += moved.cost;
             state.full = !pending.is_empty();
-            if state.messages.len() > before { state.reader.take() } else { None }
+            if moved.messages > 0 { state.reader.take() } else { None }
         };
         if let Some(reader) = reader {
             reader.wake();

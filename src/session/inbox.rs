@@ -13,10 +13,11 @@ use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 
-use crate::config::{MESSAGE_OVERHEAD, Settings};
+use crate::config::Settings;
 use crate::id::{PeerId, SessionId};
 
 use super::control::{Control, ROOM};
+use super::parcels::{Load, Parcels};
 
 /// A received message.
 #[derive(Clone, PartialEq, Eq)]
@@ -117,7 +118,7 @@ impl Drop for Inbox {
         let discarded = {
             let mut state = self.core.lock();
             state.reader_gone = true;
-            state.discarded += state.messages.len() as u64;
+            state.discarded += state.messages.load().messages as u64;
             state.bytes = 0;
             while let Some(gate) = state.line.pop_front() {
                 gate.in_line.store(false, Ordering::Relaxed);
@@ -225,12 +226,12 @@ pub(crate) fn inbox(settings: &Settings) -> (InboxSender, Inbox) {
 impl InboxSender {
     /// Moves messages from the front of `pending` into the inbox, as many as find room. What is left
     /// has to wait: the session is woken with [`ROOM`] when it is its turn.
-    pub(super) fn offer(&self, gate: &Arc<Gate>, pending: &mut VecDeque<Bytes>, urgency: Urgency) {
+    pub(super) fn offer(&self, gate: &Arc<Gate>, pending: &mut Parcels, urgency: Urgency) {
         let core = &self.senders.0;
         let mut woken = Woken::default();
         let mut state = core.lock();
         if state.reader_gone {
-            state.discarded += pending.len() as u64;
+            state.discarded += pending.load().messages as u64;
             gate.undelivered.store(0, Ordering::Relaxed);
             drop(state);
             pending.clear();
@@ -242,30 +243,25 @@ impl InboxSender {
             Urgency::Draining => (core.most_draining, core.most_ending),
             Urgency::Ending => (usize::MAX, core.most_ending),
         };
-        if state.line.front().is_some_and(|first| Arc::ptr_eq(first, gate)) {
+        let leads = state.line.front().is_some_and(|first| Arc::ptr_eq(first, gate));
+        if leads {
             state.first_called = false;
         }
-        let mut undelivered = gate.undelivered();
-        let before = state.messages.len();
+        let its_turn = urgency != Urgency::Usual || leads || state.line.is_empty();
+        let (undelivered, bytes) = (gate.undelivered(), state.bytes);
         let mut own_bound = false;
-        while let Some(front) = pending.front() {
-            let cost = cost(front.len());
-            own_bound = undelivered > 0 && undelivered + cost > most_each;
-            let first = urgency != Urgency::Usual
-                || state.line.front().is_none_or(|first| Arc::ptr_eq(first, gate));
-            let fits = !own_bound && first && (state.bytes == 0 || state.bytes + cost <= most);
-            if !fits {
-                break;
-            }
-            undelivered += cost;
-            state.bytes += cost;
-            if let Some(message) = pending.pop_front() {
-                state.messages.push_back(message);
-            }
-        }
-        let count = state.messages.len() - before;
-        gate.undelivered.store(undelivered, Ordering::Relaxed);
-        state.note_run(gate, count);
+        let moved = pending.move_to(&mut state.messages, |moved, next| {
+            // One message has room where nothing is, however large it is.
+            let fits = |held: usize, most| {
+                held + moved.cost + next.cost <= most
+                    || (held + moved.cost == 0 && next.messages == 1)
+            };
+            own_bound = !fits(undelivered, most_each);
+            !own_bound && its_turn && fits(bytes, most)
+        });
+        state.bytes += moved.cost;
+        gate.undelivered.store(undelivered + moved.cost, Ordering::Relaxed);
+        state.note_run(gate, moved.messages);
         state.high_water = state.high_water.max(state.bytes);
 
         let wants_turn = !pending.is_empty() && !own_bound;
@@ -278,7 +274,7 @@ impl InboxSender {
             (false, true) => state.leave(core, gate, &mut woken),
             _ => {}
         }
-        let reader = if count > 0 { state.reader.take() } else { None };
+        let reader = if moved.messages > 0 { state.reader.take() } else { None };
         drop(state);
         if let Some(reader) = reader {
             reader.wake();
@@ -287,19 +283,18 @@ impl InboxSender {
 
     /// Puts back what the holder of an exclusive lease did not read. It was counted against the
     /// session's own bound while the holder had it, so it goes in whatever the inbox holds.
-    pub(super) fn put_back(&self, gate: &Arc<Gate>, messages: VecDeque<Bytes>) {
+    pub(super) fn put_back(&self, gate: &Arc<Gate>, messages: Parcels) {
+        let Load { messages: count, cost } = messages.load();
         let mut state = self.senders.0.lock();
         if state.reader_gone {
-            state.discarded += messages.len() as u64;
+            state.discarded += count as u64;
             drop(state);
             return;
         }
-        let bytes: usize = messages.iter().map(|body| cost(body.len())).sum();
-        let count = messages.len();
-        gate.undelivered.store(gate.undelivered() + bytes, Ordering::Relaxed);
-        state.bytes += bytes;
+        gate.undelivered.store(gate.undelivered() + cost, Ordering::Relaxed);
+        state.bytes += cost;
         state.high_water = state.high_water.max(state.bytes);
-        state.messages.extend(messages);
+        state.messages.append(messages);
         state.note_run(gate, count);
         let reader = if count > 0 { state.reader.take() } else { None };
         drop(state);
@@ -377,7 +372,7 @@ struct Core {
 
 #[derive(Default)]
 struct State {
-    messages: VecDeque<Bytes>,
+    messages: Parcels,
     /// Whose they are, front to back. One entry for many messages: the count of a session's handle is
     /// not touched for each.
     runs: VecDeque<Run>,
@@ -399,12 +394,8 @@ struct Run {
     count: usize,
 }
 
-/// Messages for which an emptied inbox keeps memory (2 MiB); what a surge needed beyond is given back.
-const LARGE_QUEUE: usize = 65_536;
-
-fn cost(len: usize) -> usize {
-    len + MESSAGE_OVERHEAD
-}
+/// Parcels for which an emptied inbox keeps memory (2 MiB); what a surge needed beyond is given back.
+const LARGE_QUEUE: usize = 52_428;
 
 impl Core {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -425,10 +416,10 @@ impl Core {
 
 impl State {
     fn pop(&mut self, core: &Core, woken: &mut Woken) -> Option<Message> {
-        let body = self.messages.pop_front()?;
+        let body = self.messages.pop()?;
         let run = self.runs.front_mut()?;
         run.count -= 1;
-        let cost = cost(body.len());
+        let Load { cost, .. } = Load::of_message(&body);
         self.bytes -= cost;
         let left = run.gate.undelivered().saturating_sub(cost);
         run.gate.undelivered.store(left, Ordering::Relaxed);
@@ -447,9 +438,7 @@ impl State {
             woken.push_gone(run.gate);
         }
         self.wake_first(core, woken);
-        if self.messages.is_empty() && self.messages.capacity() > LARGE_QUEUE {
-            self.messages = VecDeque::new();
-        }
+        self.messages.slim(LARGE_QUEUE);
         Some(message)
     }
 

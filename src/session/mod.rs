@@ -11,6 +11,7 @@ mod inbox;
 mod lease;
 mod line;
 mod meters;
+mod parcels;
 mod probe;
 mod queue;
 mod shared;

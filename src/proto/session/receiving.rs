@@ -12,12 +12,15 @@ use bytes::{Buf, Bytes};
 use super::{Event, Phase, SessionCore};
 use crate::error::ProtocolError;
 use crate::proto::frame;
+use crate::proto::parcel::Parcel;
 use crate::proto::record::{self, Record, Verdict};
 
 /// A frame that was opened and checked, as far as it has not been polled.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) plaintext: Bytes,
+    /// How many messages it holds, if it holds nothing else and none was polled.
+    all_messages: Option<u32>,
     /// Less than half of it is messages: they are copied out, so that a kept message cannot hold
     /// a frame that is large for other reasons.
     sparse: bool,
@@ -67,13 +70,19 @@ impl SessionCore {
 
         let mut rest = &plaintext[..];
         let mut messages = 0;
+        let mut all_messages = Some(0);
         let mut rtt = None;
         while !rest.is_empty() {
             let (record, length) = Record::decode(rest)?;
             rest = &rest[length..];
             self.check(record, now)?;
+            if let Record::Data(_) = record {
+                messages += length;
+                all_messages = all_messages.map(|count| count + 1);
+                continue;
+            }
+            all_messages = None;
             match record {
-                Record::Data(_) => messages += length,
                 Record::Pong(nonce) => rtt = Some(self.check_pong(nonce, now)?),
                 Record::Rekey if !rest.is_empty() => {
                     return Err(ProtocolError::OutOfPlace(record::REKEY));
@@ -81,8 +90,12 @@ impl SessionCore {
                 _ => {}
             }
         }
-        let opened =
-            Opened { sparse: messages < plaintext.len() / 2, plaintext: plaintext.into(), rtt };
+        let opened = Opened {
+            sparse: messages < plaintext.len() / 2,
+            plaintext: plaintext.into(),
+            all_messages,
+            rtt,
+        };
         match self.opened {
             None => self.opened = Some(opened),
             Some(_) => self.opened_later.push_back(opened),
@@ -182,6 +195,15 @@ impl SessionCore {
         Ok(rtt)
     }
 
+    /// The messages of the next frame, if it holds nothing else; then there is nothing to poll in it.
+    pub(crate) fn poll_messages(&mut self) -> Option<Parcel> {
+        let messages = self.opened.as_ref()?.all_messages?;
+        let records = self.opened.take()?.plaintext;
+        self.opened = self.opened_later.pop_front();
+        self.received += u64::from(messages);
+        Some(Parcel::Frame { records, messages })
+    }
+
     /// What the peer said next.
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
         loop {
@@ -194,6 +216,7 @@ impl SessionCore {
             let event = match record {
                 Record::Data(message) => {
                     let length = message.len();
+                    opened.all_messages = None;
                     opened.plaintext.advance(record::HEADER);
                     self.received += 1;
                     return Some(Event::Message(opened.take(length)));

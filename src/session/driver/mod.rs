@@ -12,14 +12,12 @@ mod read;
 mod timers;
 mod write;
 
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 use tracing::Span;
 
@@ -33,6 +31,7 @@ use crate::transport::{BoxFuture, BoxedStream};
 use super::control::{LEASES, ORDERS, PROBE, ROOM};
 use super::inbox::Urgency;
 use super::line::Line;
+use super::parcels::Parcels;
 use super::queue::Credit;
 use super::{Host, Session};
 use input::Input;
@@ -50,7 +49,7 @@ pub(crate) struct Driver {
     /// Received bytes that are not opened: the beginning of a frame, or while paused some frames.
     input: Input,
     /// Messages that found no room.
-    pending: VecDeque<Bytes>,
+    pending: Parcels,
     /// Since when the socket is not read for lack of room, and when the next keep-alive is due.
     paused: Option<Paused>,
     /// There may be whole frames in `input`.
@@ -120,7 +119,7 @@ struct Drain {
     peers_reason: Option<crate::error::GoodbyeReason>,
 }
 
-/// Received messages for which an idle session keeps memory (512 B).
+/// Parcels for which an idle session keeps memory (640 B).
 const LARGE_IDLE: usize = 16;
 
 /// Rounds of reading and writing in one poll, before other tasks have their turn.
@@ -149,7 +148,7 @@ impl Driver {
             span,
             timer: None,
             input: Input::Held(leftover),
-            pending: VecDeque::new(),
+            pending: Parcels::default(),
             paused: None,
             unopened: true,
             pong: None,
@@ -309,9 +308,7 @@ impl Driver {
     /// An idle session keeps no memory that only traffic needs.
     fn give_up_memory(&mut self) {
         self.taken.give_up_memory();
-        if self.pending.is_empty() && self.pending.capacity() > LARGE_IDLE {
-            self.pending = VecDeque::new();
-        }
+        self.pending.slim(LARGE_IDLE);
     }
 
     /// Ends the session: exactly once, and last of all.
@@ -323,7 +320,7 @@ impl Driver {
         if reason != CloseReason::Internal {
             self.deliver_rest();
         }
-        session.shared.inbox.note_discarded(self.pending.len());
+        session.shared.inbox.note_discarded(self.pending.load().messages);
         self.pending.clear();
 
         // Nothing is accepted from here on, so the report is final.

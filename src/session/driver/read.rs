@@ -9,13 +9,14 @@ use tokio::time::Instant;
 
 use crate::error::CloseReason;
 use crate::proto::frame::{self, Split};
+use crate::proto::parcel::Parcel;
 use crate::proto::session::Event;
 
 use super::super::NEEDS_PROBE;
 use super::super::inbox::Urgency;
 use super::{Driver, Paused};
 
-/// Messages that are handed over at once; few enough that a frame of empty ones costs little.
+/// Messages, or whole frames of them, that are handed over at once; few enough that a frame of empty ones costs little.
 const HAND_OVER: usize = 64;
 
 impl Driver {
@@ -125,11 +126,20 @@ impl Driver {
     /// when there is nothing more to hand over.
     pub(super) fn next_messages(&mut self) -> bool {
         while self.pending.len() < HAND_OVER {
+            if let Some(parcel) = self.core.poll_messages() {
+                tracing::trace!(
+                    count = parcel.messages(),
+                    bytes = parcel.bytes(),
+                    "messages received"
+                );
+                self.pending.push(parcel);
+                continue;
+            }
             match self.core.poll_event() {
                 None => break,
                 Some(Event::Message(message)) => {
                     tracing::trace!(len = message.len(), "message received");
-                    self.pending.push_back(message);
+                    self.pending.push(Parcel::Message(message));
                 }
                 Some(Event::Pong { rtt }) => self.pong = Some(rtt),
                 Some(Event::KeepAlive) => self.kept_alive = true,

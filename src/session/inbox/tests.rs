@@ -3,6 +3,8 @@
 use super::*;
 use crate::config::Config;
 use crate::proto::crypto::StaticKey;
+use crate::proto::parcel::Parcel;
+use crate::proto::record::Record;
 
 fn gate() -> Arc<Gate> {
     let peer = PeerId::from_public_key(*StaticKey::new([1; 32]).public()).unwrap();
@@ -13,8 +15,19 @@ fn woken(gate: &Gate) -> bool {
     gate.control.take(Waker::noop()) & ROOM != 0
 }
 
-fn messages(count: usize) -> VecDeque<Bytes> {
-    (0..count).map(|_| Bytes::from_static(&[0; 936])).collect()
+fn messages(count: usize) -> Parcels {
+    let mut messages = Parcels::default();
+    (0..count).for_each(|_| messages.push(Parcel::Message(Bytes::from_static(&[0; 936]))));
+    messages
+}
+
+/// The same, as they come in one frame.
+fn frame(count: usize) -> Parcels {
+    let mut records = Vec::new();
+    (0..count).for_each(|_| Record::Data(&[0; 936]).encode(&mut records));
+    let mut messages = Parcels::default();
+    messages.push(Parcel::Frame { records: records.into(), messages: count as u32 });
+    messages
 }
 
 fn small() -> (InboxSender, Inbox) {
@@ -88,4 +101,37 @@ fn the_second_bound_is_final() {
     sender.offer(&gate, &mut pending, Urgency::Ending);
     assert_eq!(sender.gauge().held, 11_000);
     assert_eq!(pending.len(), 9);
+}
+
+#[test]
+fn a_frame_for_which_there_is_no_room_is_handed_over_as_far_as_there_is() {
+    let (sender, mut inbox) = small();
+    let (gate, other) = (gate(), gate());
+    // Its own bound, of 4,000 bytes, falls inside the frame.
+    let mut pending = frame(6);
+    sender.offer(&gate, &mut pending, Urgency::Usual);
+    assert_eq!((pending.load().messages, gate.undelivered()), (2, 4_000));
+    sender.offer(&other, &mut frame(3), Urgency::Usual);
+    assert_eq!(sender.gauge().held, 7_000);
+    for expected in [&gate, &gate, &gate, &gate, &other, &other, &other] {
+        let message = inbox.try_recv().unwrap();
+        assert_eq!((message.session, message.body.len()), (expected.session, 936));
+    }
+    assert_eq!((gate.undelivered(), sender.gauge().held), (0, 0));
+    sender.offer(&gate, &mut pending, Urgency::Usual);
+    assert_eq!((pending.is_empty(), gate.undelivered()), (true, 2_000));
+}
+
+#[test]
+fn where_nothing_is_held_one_message_has_room_and_a_frame_of_many_has_not() {
+    let config = Config::default().max_message_size(1_000).max_undelivered(1_064);
+    let settings = config.min_queue(2_000).max_queue(2_000).inbox_bytes(1_064).validate().unwrap();
+    let (sender, mut inbox) = inbox(&settings);
+    let gate = gate();
+    let mut pending = frame(3);
+    for left in [2, 1, 0] {
+        sender.offer(&gate, &mut pending, Urgency::Usual);
+        assert_eq!((pending.load().messages, gate.undelivered()), (left, 1_000));
+        assert!(inbox.try_recv().is_some());
+    }
 }

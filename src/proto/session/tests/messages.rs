@@ -43,6 +43,40 @@ fn many_messages_share_a_frame() {
 }
 
 #[test]
+fn a_frame_of_messages_alone_is_taken_as_one_and_any_other_event_by_event() {
+    let mut hostile = Hostile::accepted(|_| {});
+    let lengths = [3, 0, 1_028, 0];
+    let mut plaintext = Vec::new();
+    for length in lengths {
+        Record::Data(&message(length)).encode(&mut plaintext);
+    }
+    hostile.send_plain(&plaintext).unwrap();
+    let mut parcel = hostile.core.poll_messages().unwrap();
+    assert_eq!((parcel.messages(), parcel.bytes()), (4, 1_031));
+    for (at, length) in lengths.into_iter().enumerate() {
+        assert_eq!(parcel.first_bytes(), length);
+        assert_eq!(parcel.take(), (message(length), at == 3));
+    }
+    assert_eq!(hostile.core.received(), 4);
+    assert_eq!((hostile.core.poll_messages(), hostile.core.poll_event()), (None, None));
+
+    Record::KeepAlive.encode(&mut plaintext);
+    hostile.send_plain(&plaintext).unwrap();
+    assert_eq!(hostile.core.poll_messages(), None);
+    for length in lengths {
+        assert_eq!(hostile.core.poll_event(), Some(Event::Message(message(length))));
+    }
+    assert_eq!(hostile.core.poll_event(), Some(Event::KeepAlive));
+
+    // Half polled, it is not taken as a whole any more.
+    hostile.send_plain(&plaintext[..plaintext.len() - record::HEADER]).unwrap();
+    assert!(hostile.core.poll_event().is_some());
+    assert_eq!(hostile.core.poll_messages(), None);
+    assert_eq!(std::iter::from_fn(|| hostile.core.poll_event()).count(), 3);
+    assert_eq!(hostile.core.received(), 12);
+}
+
+#[test]
 fn a_call_stops_at_its_bound_and_the_next_goes_on() {
     let mut pair = accepted();
     pair.side(Initiator).queue.push_back(message(200_000));

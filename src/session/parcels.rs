@@ -1,0 +1,111 @@
+//! Received messages, in order, from the driver to whoever takes them.
+//!
+//! Owns what they cost where they wait. What came in one frame moves as one where all of it has room.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::config::MESSAGE_OVERHEAD;
+use crate::proto::parcel::Parcel;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Parcels(VecDeque<Parcel>);
+
+/// Messages, and what they cost, bookkeeping included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    pub(super) messages: usize,
+    pub(super) cost: usize,
+}
+
+impl Load {
+    pub(super) fn of_message(message: &Bytes) -> Self {
+        Self { messages: 1, cost: message.len() + MESSAGE_OVERHEAD }
+    }
+
+    fn of(parcel: &Parcel) -> Self {
+        let messages = parcel.messages();
+        Self { messages, cost: parcel.bytes() + messages * MESSAGE_OVERHEAD }
+    }
+
+    fn of_first(parcel: &Parcel) -> Self {
+        Self { messages: 1, cost: parcel.first_bytes() + MESSAGE_OVERHEAD }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.cost += other.cost;
+    }
+}
+
+impl Parcels {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Parcels, not messages.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn load(&self) -> Load {
+        let mut load = Load::default();
+        self.0.iter().for_each(|parcel| load.add(Load::of(parcel)));
+        load
+    }
+
+    pub(super) fn push(&mut self, parcel: Parcel) {
+        self.0.push_back(parcel);
+    }
+
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.0.append(&mut other.0);
+    }
+
+    /// Takes the first message.
+    #[inline]
+    pub(super) fn pop(&mut self) -> Option<Bytes> {
+        let (message, last) = self.0.front_mut()?.take();
+        if last {
+            self.0.pop_front();
+        }
+        Some(message)
+    }
+
+    /// Moves messages to the end of `to` for as long as `fits` says so of what has been moved and what
+    /// is next: all of a frame, or if that does not fit its first message.
+    pub(super) fn move_to(
+        &mut self,
+        to: &mut Self,
+        mut fits: impl FnMut(Load, Load) -> bool,
+    ) -> Load {
+        let mut moved = Load::default();
+        while let Some(parcel) = self.0.front() {
+            let (all, first) = (Load::of(parcel), Load::of_first(parcel));
+            if fits(moved, all) {
+                moved.add(all);
+                to.0.extend(self.0.pop_front());
+            } else if fits(moved, first) {
+                moved.add(first);
+                to.0.extend(self.pop().map(Parcel::Message));
+            } else {
+                break;
+            }
+        }
+        moved
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Empty, it keeps memory for `most` parcels at most.
+    #[inline]
+    pub(super) fn slim(&mut self, most: usize) {
+        if self.0.is_empty() && self.0.capacity() > most {
+            self.0 = VecDeque::new();
+        }
+    }
+}
