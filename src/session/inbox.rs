@@ -88,14 +88,7 @@ impl Inbox {
         poll_fn(|cx| {
             let mut woken = Woken::default();
             let mut state = self.core.lock();
-            let mut count = 0;
-            while count < limit {
-                let Some(message) = state.pop(&self.core, &mut woken) else {
-                    break;
-                };
-                messages.push(message);
-                count += 1;
-            }
+            let count = state.pop_many(&self.core, &mut woken, limit, messages);
             if count == 0 && limit > 0 && !state.closed {
                 state.wait(cx.waker());
                 return Poll::Pending;
@@ -415,21 +408,52 @@ impl Core {
 }
 
 impl State {
+    /// Takes the first message.
     fn pop(&mut self, core: &Core, woken: &mut Woken) -> Option<Message> {
         let body = self.messages.pop()?;
-        let run = self.runs.front_mut()?;
-        run.count -= 1;
-        let Load { cost, .. } = Load::of_message(&body);
-        self.bytes -= cost;
-        let left = run.gate.undelivered().saturating_sub(cost);
+        let gate = &self.runs.front()?.gate;
+        let message = Message { peer: gate.peer, session: gate.session, body };
+        self.taken(core, woken, Load::of_message(&message.body));
+        self.wake_first(core, woken);
+        Some(message)
+    }
+
+    /// Takes up to `limit` messages, and says how many.
+    fn pop_many(
+        &mut self,
+        core: &Core,
+        woken: &mut Woken,
+        limit: usize,
+        messages: &mut Vec<Message>,
+    ) -> usize {
+        let mut count = 0;
+        while count < limit
+            && let Some(run) = self.runs.front()
+        {
+            let Gate { peer, session, .. } = *run.gate;
+            let taken = self.messages.take(run.count.min(limit - count), |body| {
+                messages.push(Message { peer, session, body });
+            });
+            count += taken.messages;
+            self.taken(core, woken, taken);
+        }
+        if count > 0 {
+            self.wake_first(core, woken);
+        }
+        count
+    }
+
+    /// Messages of the first run have been taken.
+    #[inline]
+    fn taken(&mut self, core: &Core, woken: &mut Woken, taken: Load) {
+        self.bytes -= taken.cost;
+        let Some(run) = self.runs.front_mut() else { return };
+        run.count -= taken.messages;
+        let left = run.gate.undelivered().saturating_sub(taken.cost);
         run.gate.undelivered.store(left, Ordering::Relaxed);
         // Not at the first free byte: each wake-up is to be worth it.
-        let wake = left <= core.most_each / 2 && run.gate.at_own_bound.load(Ordering::Relaxed);
-        if wake {
+        if left <= core.most_each / 2 && run.gate.at_own_bound.load(Ordering::Relaxed) {
             run.gate.at_own_bound.store(false, Ordering::Relaxed);
-        }
-        let message = Message { peer: run.gate.peer, session: run.gate.session, body };
-        if wake {
             woken.wake.push(Arc::clone(&run.gate));
         }
         if run.count == 0
@@ -437,9 +461,7 @@ impl State {
         {
             woken.push_gone(run.gate);
         }
-        self.wake_first(core, woken);
         self.messages.slim(LARGE_QUEUE);
-        Some(message)
     }
 
     /// Wakes the first in the line when an eighth is free, or nothing is held at all.

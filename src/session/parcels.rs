@@ -65,13 +65,29 @@ impl Parcels {
     }
 
     /// Takes the first message.
-    #[inline]
     pub(super) fn pop(&mut self) -> Option<Bytes> {
         let (message, last) = self.0.front_mut()?.take();
         if last {
             self.0.pop_front();
         }
         Some(message)
+    }
+
+    /// Gives the first `most` messages to `each`, or all if there are less.
+    #[inline]
+    pub(super) fn take(&mut self, most: usize, mut each: impl FnMut(Bytes)) -> Load {
+        let mut taken = Load::default();
+        while taken.messages < most
+            && let Some(parcel) = self.0.front_mut()
+        {
+            let (message, last) = parcel.take();
+            if last {
+                self.0.pop_front();
+            }
+            taken.add(Load::of_message(&message));
+            each(message);
+        }
+        taken
     }
 
     /// Moves messages to the end of `to` for as long as `fits` says so of what has been moved and what

@@ -19,7 +19,7 @@ const LARGE: (usize, usize) = (64, 16 * 1024);
 const HIT: u64 = 274_079;
 const SEND_SMALL: u64 = 961_783;
 const SEND_LARGE: u64 = 34_047_276;
-const RECEIVE_SMALL: u64 = 976_766;
+const RECEIVE_SMALL: u64 = 1_002_763;
 const RECEIVE_LARGE: u64 = 33_034_154;
 const HANDSHAKE: u64 = 5_785_280;
 
