@@ -25,7 +25,7 @@ pub(crate) struct Shared {
     /// `max_buffered_bytes`: pays for what sessions queue beyond their own reserve.
     pub(crate) budget: Semaphore,
     pub(crate) inbox: InboxSender,
-    pub(super) stock: BufferStock,
+    pub(super) stock: Arc<BufferStock>,
     epoch: Instant,
     /// The coarse clock: milliseconds since `epoch`, as of the last [`tick`](Self::tick).
     ticks: AtomicU64,
@@ -60,7 +60,7 @@ impl Shared {
         let shared = Arc::new(Self {
             budget: Semaphore::new(settings.max_buffered_bytes),
             inbox: sender,
-            stock: BufferStock::new(settings.max_retained_buffers),
+            stock: Arc::new(BufferStock::new(settings.max_retained_buffers)),
             epoch: Instant::now(),
             ticks: AtomicU64::new(0),
             idle_wanted: AtomicUsize::new(0),

@@ -1,10 +1,13 @@
 //! The stock of large buffers that all sessions of a pool share.
 //!
 //! Owns buffers between uses, never more than its bound; sessions own them while a poll needs them.
-//! It must never hand out bytes of another session: a read buffer's old content is overwritten before
-//! it is looked at, a write buffer comes empty.
+//! A received frame's plaintext is lent one for as long as the application keeps a message of it. It
+//! must never hand out bytes of another session: a read buffer's old content is overwritten before it
+//! is looked at, a write buffer comes empty.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
 
 use crate::proto::frame::MOST_FRAME;
 
@@ -72,6 +75,13 @@ impl BufferStock {
         }
     }
 
+    /// Memory of `length` bytes, which comes back with the last message in it.
+    pub(super) fn plaintext(self: &Arc<Self>, length: usize) -> Plaintext {
+        let mut bytes = self.take_write();
+        bytes.resize(length, 0);
+        Plaintext { bytes, stock: Arc::clone(self) }
+    }
+
     /// Read and write buffers that are not in use.
     #[cfg(test)]
     pub(super) fn kept(&self) -> (usize, usize) {
@@ -81,6 +91,37 @@ impl BufferStock {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A write buffer that holds a large frame's plaintext. Without it, bulk traffic has the allocator
+/// give memory back to the system and get it again all the time.
+pub(super) struct Plaintext {
+    bytes: Vec<u8>,
+    stock: Arc<BufferStock>,
+}
+
+impl AsRef<[u8]> for Plaintext {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl AsMut<[u8]> for Plaintext {
+    fn as_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+}
+
+impl From<Plaintext> for Bytes {
+    fn from(plaintext: Plaintext) -> Self {
+        Self::from_owner(plaintext)
+    }
+}
+
+impl Drop for Plaintext {
+    fn drop(&mut self) {
+        self.stock.give_write(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -101,6 +142,21 @@ mod tests {
         assert!(stock.take_write().is_empty());
         assert_eq!(stock.take_read().len(), READ_BUFFER);
         assert_eq!(stock.kept(), (0, 0));
+    }
+
+    #[test]
+    fn a_plaintexts_memory_comes_back_with_the_last_message_in_it_and_shows_nothing_old() {
+        let stock = Arc::new(BufferStock::new(2));
+        let mut plaintext = stock.plaintext(60_000);
+        plaintext.as_mut().fill(7);
+        let mut frame = Bytes::from(plaintext);
+        let message = frame.split_to(64);
+        drop(frame);
+        assert_eq!(stock.kept(), (0, 0));
+        assert_eq!(message, [7; 64][..]);
+        drop(message);
+        assert_eq!(stock.kept(), (0, 1));
+        assert_eq!(stock.plaintext(61_000).as_ref(), [0; 61_000]);
     }
 
     #[test]

@@ -54,20 +54,50 @@ impl SessionCore {
     ///
     /// What the peer did wrong; nothing of this frame is delivered, and the session is over.
     pub(crate) fn open(&mut self, ciphertext: &[u8], now: Instant) -> Result<(), ProtocolError> {
+        self.open_in(ciphertext, now, |length| vec![0; length])
+    }
+
+    /// [`open`](Self::open) in memory of the caller's, who is told how many bytes there have to be.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub(crate) fn open_in<M>(
+        &mut self,
+        ciphertext: &[u8],
+        now: Instant,
+        memory: impl FnOnce(usize) -> M,
+    ) -> Result<(), ProtocolError>
+    where
+        M: AsMut<[u8]> + Into<Bytes>,
+    {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        self.open_frame(ciphertext, now).inspect_err(|&error| self.failed = Some(error))
+        self.decrypt(ciphertext, memory)
+            .and_then(|plaintext| self.look_at(plaintext, now))
+            .inspect_err(|&error| self.failed = Some(error))
     }
 
-    fn open_frame(&mut self, ciphertext: &[u8], now: Instant) -> Result<(), ProtocolError> {
+    fn decrypt<M>(
+        &mut self,
+        ciphertext: &[u8],
+        memory: impl FnOnce(usize) -> M,
+    ) -> Result<Bytes, ProtocolError>
+    where
+        M: AsMut<[u8]> + Into<Bytes>,
+    {
         let length = u16::try_from(ciphertext.len()).unwrap_or(u16::MAX);
         if !(frame::LEAST_CIPHERTEXT..=frame::MOST_CIPHERTEXT).contains(&ciphertext.len()) {
             return Err(ProtocolError::FrameLength(length));
         }
-        let mut plaintext = vec![0; ciphertext.len() - frame::TAG];
-        self.transport.open(ciphertext, &mut plaintext)?;
+        let mut memory = memory(ciphertext.len() - frame::TAG);
+        self.transport.open(ciphertext, memory.as_mut())?;
+        Ok(memory.into())
+    }
 
+    /// Checks all that a frame says, and keeps it to be polled.
+    fn look_at(&mut self, plaintext: Bytes, now: Instant) -> Result<(), ProtocolError> {
         let mut rest = &plaintext[..];
         let mut messages = 0;
         let mut all_messages = Some(0);
@@ -90,12 +120,8 @@ impl SessionCore {
                 _ => {}
             }
         }
-        let opened = Opened {
-            sparse: messages < plaintext.len() / 2,
-            plaintext: plaintext.into(),
-            all_messages,
-            rtt,
-        };
+        let opened =
+            Opened { sparse: messages < plaintext.len() / 2, plaintext, all_messages, rtt };
         match self.opened {
             None => self.opened = Some(opened),
             Some(_) => self.opened_later.push_back(opened),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::CloseReason;
-use crate::proto::frame::{self, Split};
+use crate::proto::frame::{self, MOST_FRAME, Split};
 use crate::proto::parcel::Parcel;
 use crate::proto::session::Event;
 
@@ -18,6 +18,9 @@ use super::{Driver, Paused};
 
 /// Messages, or whole frames of them, that are handed over at once; few enough that a frame of empty ones costs little.
 const HAND_OVER: usize = 64;
+
+/// Bytes of a frame that is opened in a buffer of the stock's: by then it fills half of that.
+const LARGE: usize = MOST_FRAME / 2;
 
 impl Driver {
     /// Reads once and handles all that came. Whether there may be more.
@@ -67,7 +70,13 @@ impl Driver {
                 frame::split(self.input.bytes()).map_err(CloseReason::Protocol)?
         {
             let length = frame::PREFIX + body.len();
-            self.core.open(body, now.into_std()).map_err(CloseReason::Protocol)?;
+            let opened = if body.len() >= LARGE {
+                let stock = &self.session.shared.stock;
+                self.core.open_in(body, now.into_std(), |length| stock.plaintext(length))
+            } else {
+                self.core.open(body, now.into_std())
+            };
+            opened.map_err(CloseReason::Protocol)?;
             self.input.take(length);
             self.heard(now);
         }
