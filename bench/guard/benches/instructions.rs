@@ -16,12 +16,12 @@ const SMALL: (usize, usize) = (1_000, 16);
 const LARGE: (usize, usize) = (64, 16 * 1024);
 
 // The instructions of each bench.
-const HIT: u64 = 274_079;
-const SEND_SMALL: u64 = 963_789;
-const SEND_LARGE: u64 = 34_053_160;
-const RECEIVE_SMALL: u64 = 1_000_383;
-const RECEIVE_LARGE: u64 = 33_118_423;
-const HANDSHAKE: u64 = 5_785_280;
+const HIT: u64 = 255_078;
+const SEND_SMALL: u64 = 963_464;
+const SEND_LARGE: u64 = 33_954_442;
+const RECEIVE_SMALL: u64 = 1_000_657;
+const RECEIVE_LARGE: u64 = 33_114_795;
+const HANDSHAKE: u64 = 5_917_274;
 
 type Session = (End, End, Lease);
 
