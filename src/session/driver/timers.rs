@@ -16,9 +16,14 @@ use super::super::{NEEDS_PROBE, RETIRED};
 use super::{Driver, Probe};
 
 impl Driver {
-    /// Goes on with the timer that the handshake had.
+    /// Goes on with the timer that the handshake had, set for what is next here: left as it is, it
+    /// would wake each new session once for nothing.
     pub(crate) fn take_over(&mut self, timer: Timer) {
-        self.timer = timer.into_alarm();
+        let next = timer.into_alarm().zip(self.next_deadline());
+        self.timer = next.map(|(mut alarm, deadline)| {
+            alarm.as_mut().reset(deadline);
+            alarm
+        });
     }
 
     /// Does what is due and sets the timer for what is next.

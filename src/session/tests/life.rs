@@ -1,6 +1,9 @@
 //! Liveness, age, stalls, panics, and ends of every kind.
 
+use std::pin::pin;
+
 use super::*;
+use crate::timer::Timer;
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_session_lives_on_pings_and_is_in_doubt_in_between() {
@@ -88,15 +91,21 @@ impl AsyncWrite for Instantaneous {
     }
 }
 
-#[tokio::test]
-async fn a_ping_answered_within_its_own_turn_has_taken_its_time() {
+/// The initiator's core, which has the verdict, and the responder's.
+fn accepted() -> (SessionCore, SessionCore) {
     let (ours, theirs) = transports(Suite::default());
     let mut theirs = SessionCore::new(theirs, params(Role::Responder));
     theirs.verdict(accept());
     let (mut none, mut verdict) = (std::collections::VecDeque::new(), Vec::new());
     theirs.seal(&mut none, &mut Vec::new(), &mut verdict, usize::MAX).unwrap();
-    let mut core = SessionCore::new(ours, params(Role::Initiator));
-    core.open(&verdict[2..], std::time::Instant::now()).unwrap();
+    let mut ours = SessionCore::new(ours, params(Role::Initiator));
+    ours.open(&verdict[2..], std::time::Instant::now()).unwrap();
+    (ours, theirs)
+}
+
+#[tokio::test]
+async fn a_ping_answered_within_its_own_turn_has_taken_its_time() {
+    let (core, theirs) = accepted();
     let stream = Instantaneous { core: theirs, answers: Vec::new() };
 
     let (shared, _inbox) = Shared::new(settings(Config::default()));
@@ -287,4 +296,38 @@ fn a_session_is_small() {
     let (driver, session) = (size_of::<Driver>(), size_of::<Session>());
     assert!(driver <= 1_056, "{driver} bytes");
     assert!(session <= 896, "{session} bytes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limits_of_a_handshake_do_not_wake_its_session() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let (core, _) = accepted();
+    let (stream, _silent) = tokio::io::duplex(1 << 16);
+    let (shared, _inbox) = Shared::new(settings(
+        Config::default().ping_after(HOUR).keepalive(HOUR).stall_timeout(HOUR),
+    ));
+    let session = Session::new(spec(2, Origin::Outbound, &shared.settings), &shared);
+    let mut timer = Timer::default();
+    {
+        let work = pin!(std::future::pending::<()>());
+        let limit = pin!(timer.within(Duration::from_secs(10), work));
+        assert!(futures_util::poll!(limit).is_pending());
+    }
+    let host: Arc<dyn Host> = Arc::new(FakeHost::default());
+    let mut driver = session.drive(Box::new(stream), core, Vec::new(), host, None);
+    driver.take_over(timer);
+    let polls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&polls);
+    tokio::spawn(std::future::poll_fn(move |cx| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Pin::new(&mut driver).poll(cx)
+    }));
+    settle().await;
+    assert_eq!(session.ended(), None);
+    let begun = polls.load(Ordering::Relaxed);
+    tokio::time::sleep(HOUR / 2).await;
+    assert_eq!(polls.load(Ordering::Relaxed), begun, "it was woken for nothing");
+    // Its own limits still do.
+    tokio::time::sleep(HOUR).await;
+    assert!(polls.load(Ordering::Relaxed) > begun);
 }
