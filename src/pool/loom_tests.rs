@@ -208,7 +208,7 @@ fn commit_against_inbound(pool: &Arc<Inner>, larger: bool) {
     let committed = task.join().unwrap();
     let accepted = accepted.join().unwrap();
 
-    assert_eq!(committed, !dial.abort.is_cancelled(), "aborted, or committed, not both");
+    assert_eq!(committed, !dial.halt.is_aborted(), "aborted, or committed, not both");
     assert!(committed || accepted.is_ok(), "nobody has won");
     let stands = at_rest(pool, peer).expect("one of them stands");
     assert_eq!(stands.session().fit(), Fit::Ready);
@@ -347,7 +347,7 @@ fn loom_shutdown_against_install() {
             // Swept with its dial, then refused: or the other way round, which must not be.
             (accepted, outcome) => panic!("{:?}, {:?}", accepted.err(), outcome.err()),
         }
-        assert!(dial.abort.is_cancelled(), "the dial was open");
+        assert!(dial.halt.is_aborted(), "the dial was open");
         assert_eq!(pool.registry.len(), 0, "something survived the sweep");
     });
 }
@@ -385,8 +385,8 @@ fn loom_the_last_waiter_leaves_as_another_joins() {
             Found::Begun(new, place) => (new.dial, true, Some(place)),
             Found::Session(_) => panic!("no dial has succeeded"),
         };
-        assert!(!now.abort.is_cancelled(), "a newcomer waits for a dial that was stopped");
-        assert_eq!(dial.abort.is_cancelled(), begun, "the dial that nobody wants is stopped");
+        assert!(!now.halt.is_aborted(), "a newcomer waits for a dial that was stopped");
+        assert_eq!(dial.halt.is_aborted(), begun, "the dial that nobody wants is stopped");
         let waiters = pool.registry.read(&peer, |slot| match slot.view() {
             View::Dialing { dial, waiters, .. } if Arc::ptr_eq(dial, &now) => waiters,
             _ => 0,
@@ -407,7 +407,7 @@ fn loom_the_last_waiter_leaves_as_the_dial_commits() {
         };
         let committed = pool.stamp_of_commit(&dial).is_some();
         leaving.join().unwrap();
-        assert_ne!(committed, dial.abort.is_cancelled(), "a committed dial is never cut");
+        assert_ne!(committed, dial.halt.is_aborted(), "a committed dial is never cut");
         assert_eq!(pool.registry.len(), usize::from(committed));
     });
 }
