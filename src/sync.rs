@@ -11,14 +11,14 @@ use std::sync::PoisonError;
 #[cfg(noise_pool_loom)]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize},
+    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize},
 };
 #[cfg(noise_pool_loom)]
 pub(crate) use modelled::{Arc, Notify, OnceLock, Weak};
 #[cfg(not(noise_pool_loom))]
 pub(crate) use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, Weak,
-    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize},
+    atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize},
 };
 #[cfg(not(noise_pool_loom))]
 pub(crate) use tokio::sync::Notify;
@@ -76,6 +76,13 @@ mod modelled {
             std::sync::Arc::ptr_eq(this.inner(), other.inner())
         }
 
+        pub(crate) fn get_mut(this: &mut Self) -> Option<&mut T> {
+            if this.count.load(Ordering::Acquire) > 1 {
+                return None;
+            }
+            this.value.as_mut().and_then(std::sync::Arc::get_mut)
+        }
+
         pub(crate) fn try_unwrap(mut this: Self) -> Result<T, Self> {
             if this.count.compare_exchange(1, 0, Ordering::Relaxed, Ordering::Relaxed).is_err() {
                 return Err(this);
@@ -83,6 +90,15 @@ mod modelled {
             fence(Ordering::Acquire);
             let value = this.value.take().and_then(std::sync::Arc::into_inner);
             Ok(value.expect("a count of one says that there is no other"))
+        }
+
+        pub(crate) fn into_inner(mut this: Self) -> Option<T> {
+            let value = this.value.take();
+            if this.count.fetch_sub(1, Ordering::Release) > 1 {
+                return None;
+            }
+            fence(Ordering::Acquire);
+            value.and_then(std::sync::Arc::into_inner)
         }
 
         fn inner(&self) -> &std::sync::Arc<T> {

@@ -2,7 +2,8 @@
 //!
 //! Owns the list of them, and what all of them are told. Whoever looks at a core has a share of it
 //! meanwhile; that is not a lease, so it is done under the list's lock, under which it is also decided
-//! whether a share is the only one.
+//! whether a share is the only one. Such a share may turn out to be the last, and a core that goes
+//! wakes tasks: it must never go under the lock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use crate::sync::{Mutex, lock};
 
-use super::lease::{Share, WeakShare};
+use super::lease::{LeaseCore, Share, WeakShare};
 
 #[derive(Debug)]
 struct Entry {
@@ -31,8 +32,14 @@ impl List {
         self.newest.iter().chain(&self.older)
     }
 
-    fn shares(&self) -> impl Iterator<Item = Share> {
-        self.iter().filter_map(|entry| entry.core.upgrade())
+    /// Looks at all cores that are left. Those that nobody else has any more come back.
+    #[must_use = "they go when the lock is open"]
+    fn each(&self, mut look: impl FnMut(&LeaseCore)) -> Vec<LeaseCore> {
+        let looked_at = |share: Share| {
+            look(&share);
+            Share::into_inner(share)
+        };
+        self.iter().filter_map(|entry| entry.core.upgrade()).filter_map(looked_at).collect()
     }
 
     fn handles(&self) -> usize {
@@ -63,13 +70,15 @@ impl Cores {
     ) {
         self.live.fetch_add(1, Ordering::Relaxed);
         let mut list = lock(&self.list);
-        list.shares().for_each(|older| older.replace());
+        let left = list.each(LeaseCore::replace);
         // Under the lock: whoever marks the session tells the cores afterwards, this one too.
         core.mark(marks());
         let entry = Entry { core: Share::downgrade(core), permits };
         let older = list.newest.replace(entry);
         list.older.extend(older);
         list.older.retain(|entry| entry.core.strong_count() > 0);
+        drop(list);
+        drop(left);
     }
 
     /// A core has gone.
@@ -79,12 +88,12 @@ impl Cores {
 
     /// Tells all cores.
     pub(super) fn mark(&self, marks: u32) {
-        lock(&self.list).shares().for_each(|core| core.mark(marks));
+        self.each(|core| core.mark(marks));
     }
 
     /// Takes it back.
     pub(super) fn unmark(&self, marks: u32) {
-        lock(&self.list).shares().for_each(|core| core.unmark(marks));
+        self.each(|core| core.unmark(marks));
     }
 
     /// Nobody is to wait for a lease any more.
@@ -100,7 +109,14 @@ impl Cores {
     /// When a lease was last checked out or returned, by the coarse clock, as far as the cores know
     /// that there are.
     pub(super) fn last_use(&self) -> Option<u64> {
-        lock(&self.list).shares().map(|core| core.last_use()).max()
+        let mut last = None;
+        self.each(|core| last = last.max(Some(core.last_use())));
+        last
+    }
+
+    fn each(&self, look: impl FnMut(&LeaseCore)) {
+        let left = lock(&self.list).each(look);
+        drop(left);
     }
 
     /// How many shares there are of all cores.

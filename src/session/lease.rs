@@ -7,7 +7,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::error::{CloseReason, PingError, SendError, SendErrorKind, SessionClosed};
 use crate::id::{Origin, PeerId, SessionId};
-use crate::sync::{self, AtomicU32};
+use crate::sync::{self, AtomicU64};
 use crate::transport::Address;
 
 use super::{Fit, Session, Shared};
@@ -31,23 +31,37 @@ pub(crate) type WeakShare = sync::Weak<LeaseCore>;
 ///
 /// When the last has gone, the session is told; a retired one then drains.
 ///
-/// It has all that a checkout touches, in this order in memory: where there are very many sessions,
-/// each line of memory that is not in a cache costs more than all the rest of a hit.
-#[derive(Debug)]
+/// It has all that a checkout touches, in this order in memory, and with the counts fills one line of
+/// it: where there are very many sessions, each line that is not in a cache costs more than all the
+/// rest of a hit.
+#[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct LeaseCore {
+    /// When a lease was last checked out or returned, by the coarse clock; above that the session's
+    /// marks, and [`REPLACED`].
+    state: AtomicU64,
+    /// Nothing while it is a blank.
+    of: Option<Of>,
+}
+
+/// What a core is a core of.
+#[derive(Debug)]
+#[repr(C)]
+struct Of {
     shared: Arc<Shared>,
-    /// The session's marks, and [`REPLACED`].
-    marks: AtomicU32,
-    /// When a lease was last checked out or returned, by the coarse clock.
-    last_use: AtomicU64,
-    permits: Option<Arc<Permits>>,
     id: SessionId,
+    permits: Option<Arc<Permits>>,
     session: Arc<Session>,
 }
 
 /// A newer core has taken its place, for an exclusive lease: no further leases of this one.
-const REPLACED: u32 = 1 << 31;
+const REPLACED: u32 = 1 << 7;
+
+/// From which bit of a core's state on the marks stand.
+const MARKS: u32 = 56;
+
+/// The bits below: more milliseconds than there have been.
+const LAST_USE: u64 = (1 << MARKS) - 1;
 
 #[derive(Debug)]
 struct Permits {
@@ -68,21 +82,24 @@ impl LeaseCore {
             })
         });
         let semaphore = permits.as_ref().map(|permits| Arc::clone(&permits.semaphore));
-        let core = Share::new(Self {
-            shared: Arc::clone(&session.shared),
-            marks: AtomicU32::new(0),
-            last_use: AtomicU64::new(session.shared.ticks()),
-            permits,
-            id: session.id(),
-            session,
-        });
-        core.session.add_core(&core, semaphore);
+        let shared = Arc::clone(&session.shared);
+        let mut core = shared.blanks.take();
+        *Share::get_mut(&mut core).expect("nobody else has seen a blank") = Self {
+            state: AtomicU64::new(shared.ticks()),
+            of: Some(Of { shared, id: session.id(), permits, session }),
+        };
+        core.session().add_core(&core, semaphore);
         core
+    }
+
+    #[inline]
+    fn of(&self) -> &Of {
+        self.of.as_ref().expect("nobody but the stock of blanks has one that is of no session")
     }
 
     /// The session.
     pub(crate) fn session(&self) -> &Arc<Session> {
-        &self.session
+        &self.of().session
     }
 
     /// Makes of the session's only share one to which no weak handle leads: no lease can be taken by
@@ -92,22 +109,27 @@ impl LeaseCore {
     ///
     /// It is not the only share.
     pub(crate) fn close_unused(core: Share) -> Result<Share, Share> {
-        let session = Arc::clone(&core.session);
+        let session = Arc::clone(core.session());
         session.cores.close_unused(core)
     }
 
     /// As [`Session::fit`].
     #[inline]
     pub(crate) fn fit(&self) -> Fit {
-        Fit::of(self.marks.load(Ordering::Relaxed) & !REPLACED)
+        Fit::of(self.marks() & !REPLACED)
+    }
+
+    #[inline]
+    fn marks(&self) -> u32 {
+        (self.state.load(Ordering::Relaxed) >> MARKS) as u32
     }
 
     pub(super) fn mark(&self, marks: u32) {
-        self.marks.fetch_or(marks, Ordering::AcqRel);
+        self.state.fetch_or(u64::from(marks) << MARKS, Ordering::AcqRel);
     }
 
     pub(super) fn unmark(&self, marks: u32) {
-        self.marks.fetch_and(!marks, Ordering::AcqRel);
+        self.state.fetch_and(!(u64::from(marks) << MARKS), Ordering::AcqRel);
     }
 
     /// A newer core takes its place.
@@ -116,30 +138,34 @@ impl LeaseCore {
     }
 
     pub(super) fn last_use(&self) -> u64 {
-        self.last_use.load(Ordering::Relaxed)
+        self.state.load(Ordering::Relaxed) & LAST_USE
     }
 
     /// Marks a use by the coarse clock: no clock read, and no write unless the clock has moved.
     #[inline]
     fn mark_use(&self) {
-        let now = self.shared.ticks();
-        if self.last_use.load(Ordering::Relaxed) != now {
-            self.last_use.store(now, Ordering::Relaxed);
+        if cfg!(noise_pool_loom) {
+            // A model has no time, and must take the same course whenever it runs.
+            return;
         }
+        let now = self.of().shared.ticks();
+        let later = |state| (state & LAST_USE < now).then_some(state & !LAST_USE | now);
+        // An error says that it was marked already.
+        let _ = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
     }
 
     /// Whether its leases are counted by permits.
     pub(crate) fn has_permits(&self) -> bool {
-        self.permits.is_some()
+        self.of().permits.is_some()
     }
 
     /// Lets one lease more be given out, if that is to be had now.
     #[inline]
     fn admit(&self) -> Option<Last> {
-        if self.marks.load(Ordering::Relaxed) & REPLACED != 0 {
+        if self.marks() & REPLACED != 0 {
             return None;
         }
-        let last = match &self.permits {
+        let last = match &self.of().permits {
             None => Last(None),
             Some(permits) => Last::with(permits, permits.semaphore.try_acquire().ok()?),
         };
@@ -150,7 +176,10 @@ impl LeaseCore {
 
 impl Drop for LeaseCore {
     fn drop(&mut self) {
-        self.session.core_gone(self.last_use());
+        if let Some(of) = &self.of {
+            of.shared.blanks.gone();
+            of.session.core_gone(self.last_use());
+        }
     }
 }
 
@@ -222,44 +251,44 @@ impl Lease {
 
     /// Who is at the other end.
     pub fn peer(&self) -> PeerId {
-        self.core.session.peer()
+        self.core.session().peer()
     }
 
     /// Which session this is a share of.
     pub fn session_id(&self) -> SessionId {
-        self.core.id
+        self.core.of().id
     }
 
     /// Who opened the session.
     pub fn origin(&self) -> Origin {
-        self.core.session.origin()
+        self.core.session().origin()
     }
 
     /// The other end's address, if the stream has one.
     pub fn remote_address(&self) -> Option<&Address> {
-        self.core.session.remote()
+        self.core.session().remote()
     }
 
     /// How the peer sees our address, if we dialled and it said so: what a router behind a NAT
     /// learns its outer address from. A peer may say anything.
     pub fn observed_address(&self) -> &str {
-        self.core.session.observed()
+        self.core.session().observed()
     }
 
     /// The hash of the handshake, the same on both sides and unique to the session: what channel
     /// bindings are made from (Noise specification, section 11.2).
     pub fn handshake_hash(&self) -> &[u8; 32] {
-        self.core.session.handshake_hash()
+        self.core.session().handshake_hash()
     }
 
     /// What the peer's pool put into the handshake as its application payload.
     pub fn peer_payload(&self) -> &Bytes {
-        self.core.session.peer_payload()
+        self.core.session().peer_payload()
     }
 
     /// Whether the session is no longer handed out to others.
     pub fn is_retired(&self) -> bool {
-        self.core.session.retired().is_some()
+        self.core.session().retired().is_some()
     }
 
     /// Accepts a message into the session's queue, waiting for room, first come first served.
@@ -307,7 +336,7 @@ impl Lease {
         if kind != SendErrorKind::Full {
             return Err(SendError { message, kind });
         }
-        let session = &*self.core.session;
+        let session = self.core.session();
         let shared = &*session.shared;
         let control = &*session.control;
         let push = |message| session.queue.push(control, shared, message, options.deadline);
@@ -340,7 +369,7 @@ impl Lease {
 
     #[inline]
     fn offer(&self, message: Bytes, options: SendOptions) -> Result<(), (Bytes, SendErrorKind)> {
-        let session = &*self.core.session;
+        let session = self.core.session();
         let limit = session.spec.max_message;
         if message.len() > limit {
             let len = message.len();
@@ -363,7 +392,7 @@ impl Lease {
     ///
     /// Cancel safe.
     pub async fn flush(&self) -> Result<(), SessionClosed> {
-        self.core.session.flush().await
+        self.core.session().flush().await
     }
 
     /// Asks the peer for a sign of life and measures the round-trip time; all who ask at the same
@@ -378,12 +407,12 @@ impl Lease {
     ///
     /// Cancel safe: the ping goes on for others.
     pub async fn ping(&self) -> Result<Duration, PingError> {
-        self.core.session.probe().await
+        self.core.session().probe().await
     }
 
     /// Says that the session is broken: it is closed and removed, for everybody.
     pub fn discard(self) {
-        self.core.session.close(CloseReason::Discarded);
+        self.core.session().close(CloseReason::Discarded);
     }
 
     /// Waits for the session's end, and says why it ended.
@@ -392,7 +421,7 @@ impl Lease {
     ///
     /// Cancel safe.
     pub async fn closed(&self) -> CloseReason {
-        self.core.session.closed().await
+        self.core.session().closed().await
     }
 
     /// As [`Session::fit`].
@@ -403,7 +432,7 @@ impl Lease {
 
     /// The session, for the exclusive lease and for the pool.
     pub(crate) fn session(&self) -> &Arc<Session> {
-        &self.core.session
+        self.core.session()
     }
 }
 
@@ -411,7 +440,7 @@ impl Drop for Lease {
     #[inline]
     fn drop(&mut self) {
         self.core.mark_use();
-        if self.core.shared.idle_wanted() {
+        if self.core.of().shared.idle_wanted() {
             self.last.watch(self.core.session());
         }
     }
@@ -478,8 +507,8 @@ impl Turn {
     pub(crate) fn of(core: &Share) -> Self {
         Self {
             core: Share::downgrade(core),
-            session: Arc::clone(&core.session),
-            permits: core.permits.clone(),
+            session: Arc::clone(core.session()),
+            permits: core.of().permits.clone(),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Owns everything between a caller's `send` and the bytes on the stream, and back to the inbox.
 //! It must never decide which session a peer has: the pool does, and is told through [`Host`].
 
+mod blanks;
 mod control;
 mod cores;
 mod driver;

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::config::Settings;
 use crate::snapshot::LimitUse;
 
+use super::blanks::Blanks;
 use super::inbox::{self, Inbox, InboxSender};
 use super::stock::BufferStock;
 
@@ -26,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) budget: Semaphore,
     pub(crate) inbox: InboxSender,
     pub(super) stock: Arc<BufferStock>,
+    pub(super) blanks: Blanks,
     epoch: Instant,
     /// The coarse clock: milliseconds since `epoch`, as of the last [`tick`](Self::tick).
     ticks: AtomicU64,
@@ -61,6 +63,7 @@ impl Shared {
             budget: Semaphore::new(settings.max_buffered_bytes),
             inbox: sender,
             stock: Arc::new(BufferStock::new(settings.max_retained_buffers)),
+            blanks: Blanks::default(),
             epoch: Instant::now(),
             ticks: AtomicU64::new(0),
             idle_wanted: AtomicUsize::new(0),

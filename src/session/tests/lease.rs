@@ -168,6 +168,13 @@ async fn a_discarded_session_is_closed_for_everybody_and_says_why() {
     theirs.end().await;
 }
 
+#[test]
+#[cfg(all(target_pointer_width = "64", not(noise_pool_loom)))]
+fn what_a_checkout_touches_fits_in_one_line_of_memory() {
+    // With the two counts of its `Arc`. What an allocator adds of its own is a word, mostly.
+    assert!(size_of::<LeaseCore>() + 2 * size_of::<usize>() <= 56);
+}
+
 #[tokio::test]
 async fn a_share_is_closed_or_leased_but_never_both() {
     let (ours, _theirs) = pair(Config::default(), 1 << 16).await;

@@ -1,0 +1,77 @@
+//! Blank lease cores.
+//!
+//! Owns memory for the cores of sessions to come, and takes it for many at a time, so that they lie
+//! side by side. Made one by one, each would lie among its session's buffers, on a page of its own;
+//! with very many sessions, fetching that page was most of what a checkout cost. A blank is of no
+//! session, and nobody else has it.
+
+use std::iter::repeat_with;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::lease::{LeaseCore, Share};
+
+/// Most that are made at one time: a quarter of a mebibyte. The more, the fewer go into the holes that
+/// an allocator has between other things, and fills first.
+const MOST: usize = 4096;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Blanks {
+    kept: Mutex<Vec<Share>>,
+    /// How many cores are in use.
+    used: AtomicUsize,
+}
+
+impl Blanks {
+    /// A blank. When there is none left, as many are made as cores are in use: a pool takes no more
+    /// memory for later than it needs now.
+    pub(super) fn take(&self) -> Share {
+        let blank = || Share::new(LeaseCore::default());
+        let used = self.used.fetch_add(1, Ordering::Relaxed);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.is_empty() {
+            kept.extend(repeat_with(blank).take(used.min(MOST)));
+        }
+        kept.pop().unwrap_or_else(blank)
+    }
+
+    /// A core has gone that was one of them.
+    pub(super) fn gone(&self) {
+        self.used.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(blanks: &Blanks) -> usize {
+        blanks.kept.lock().unwrap().len()
+    }
+
+    #[test]
+    fn as_many_are_made_as_are_in_use_and_nobody_else_has_one() {
+        let blanks = Blanks::default();
+        let mut taken = Vec::new();
+        for in_use in 1..=1_000 {
+            let mut blank = blanks.take();
+            assert!(Share::get_mut(&mut blank).is_some());
+            taken.push(blank);
+            assert!(kept(&blanks) < in_use, "{} kept, {in_use} in use", kept(&blanks));
+        }
+        assert_eq!(kept(&blanks), 24, "1, 1, 2, 4, up to 512 are made");
+    }
+
+    #[test]
+    fn what_is_made_is_bounded_and_follows_what_is_in_use() {
+        let blanks = Blanks::default();
+        blanks.used.store(100 * MOST, Ordering::Relaxed);
+        drop(blanks.take());
+        assert_eq!(kept(&blanks), MOST - 1);
+        blanks.kept.lock().unwrap().clear();
+        (0..100 * MOST).for_each(|_| blanks.gone());
+        drop(blanks.take());
+        assert_eq!(kept(&blanks), 0);
+    }
+}
