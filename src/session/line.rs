@@ -170,6 +170,7 @@ impl Line {
 mod tests {
     use super::*;
     use crate::proto::record::Record;
+    use crate::session::stock::LARGEST_KEPT;
 
     fn body(byte: u8, len: usize) -> Bytes {
         vec![byte; len].into()
@@ -231,7 +232,10 @@ mod tests {
     #[test]
     fn records_take_at_most_the_memory_that_was_paid_for_and_fit_in_a_frame() {
         let stock = BufferStock::new(2);
-        for len in [0, 1, 64, SMALL] {
+        // With 230 bytes each, a buffer of the stock's is taken when little more than that is paid for.
+        for len in [0, 1, 64, 230, SMALL] {
+            stock.give_write(Vec::with_capacity(LARGEST_KEPT));
+            assert_eq!(stock.kept(), (0, 1), "one that has grown lies ready");
             let mut line = Line::default();
             let mut paid = 0;
             for _ in 0..2_000 {

@@ -21,7 +21,8 @@ pub(super) const READ_BUFFER: usize = 2 * MOST_FRAME;
 pub(super) const WRITE_BUFFER: usize = MOST_FRAME;
 
 /// A write buffer that has grown beyond this is not kept. Buffers double, so this is what one has that
-/// holds a batch and its last frame.
+/// holds a batch and its last frame. It serves for batches alone: whoever else takes a write buffer may
+/// hold it for long, and was promised its size.
 pub(super) const LARGEST_KEPT: usize = 2 * WRITE_BUFFER;
 
 /// See the module.
@@ -34,7 +35,10 @@ pub(crate) struct BufferStock {
 #[derive(Debug, Default)]
 struct Kept {
     read: Vec<Box<[u8]>>,
+    /// Of [`WRITE_BUFFER`] bytes each.
     write: Vec<Vec<u8>>,
+    /// Of more, up to [`LARGEST_KEPT`].
+    grown: Vec<Vec<u8>>,
 }
 
 impl BufferStock {
@@ -57,9 +61,18 @@ impl BufferStock {
         }
     }
 
-    /// An empty buffer.
+    /// An empty buffer of [`WRITE_BUFFER`] bytes.
     pub(super) fn take_write(&self) -> Vec<u8> {
         let kept = self.lock().write.pop();
+        kept.unwrap_or_else(|| Vec::with_capacity(WRITE_BUFFER))
+    }
+
+    /// An empty buffer for a batch, which may outgrow it: one that has grown before, if there is one.
+    pub(super) fn take_batch(&self) -> Vec<u8> {
+        let kept = {
+            let mut kept = self.lock();
+            kept.grown.pop().or_else(|| kept.write.pop())
+        };
         kept.unwrap_or_else(|| Vec::with_capacity(WRITE_BUFFER))
     }
 
@@ -68,15 +81,28 @@ impl BufferStock {
             return;
         }
         buffer.clear();
+        let has_grown = buffer.capacity() > WRITE_BUFFER;
         let mut kept = self.lock();
         // Half of the room each, or the kind of which more are wanted at one time crowds out the other.
-        if kept.write.len() < self.most / 2 {
-            kept.write.push(buffer);
+        let full = kept.write.len() + kept.grown.len() >= self.most / 2;
+        match (has_grown, full) {
+            (true, true) => {}
+            (true, false) => kept.grown.push(buffer),
+            (false, false) => kept.write.push(buffer),
+            // It serves everybody, and takes the place of one that serves batches alone: a surge of
+            // those must not leave no room for it from then on.
+            (false, true) => {
+                if let Some(grown) = kept.grown.pop() {
+                    kept.write.push(std::mem::replace(&mut buffer, grown));
+                }
+            }
         }
     }
 
-    /// Memory of `length` bytes, which comes back with the last message in it.
+    /// Memory of `length` bytes, which comes back with the last message in it. It takes a whole write
+    /// buffer, so that `length` should be half of one at least.
     pub(super) fn plaintext(self: &Arc<Self>, length: usize) -> Plaintext {
+        debug_assert!((WRITE_BUFFER.div_ceil(2)..=WRITE_BUFFER).contains(&length));
         let mut bytes = self.take_write();
         bytes.resize(length, 0);
         Plaintext { bytes, stock: Arc::clone(self) }
@@ -86,7 +112,7 @@ impl BufferStock {
     #[cfg(test)]
     pub(super) fn kept(&self) -> (usize, usize) {
         let kept = self.lock();
-        (kept.read.len(), kept.write.len())
+        (kept.read.len(), kept.write.len() + kept.grown.len())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
@@ -157,6 +183,32 @@ mod tests {
         drop(message);
         assert_eq!(stock.kept(), (0, 1));
         assert_eq!(stock.plaintext(61_000).as_ref(), [0; 61_000]);
+    }
+
+    #[test]
+    fn whoever_holds_a_buffer_for_long_gets_none_that_has_grown() {
+        let stock = Arc::new(BufferStock::new(8));
+        for _ in 0..2 {
+            stock.give_write(Vec::with_capacity(LARGEST_KEPT));
+        }
+        let length = WRITE_BUFFER.div_ceil(2);
+        assert!(stock.plaintext(length).bytes.capacity() <= 2 * length);
+        assert_eq!(stock.take_write().capacity(), WRITE_BUFFER);
+        // Batches do, and leave the others to those who need them.
+        assert_eq!(stock.take_batch().capacity(), LARGEST_KEPT);
+        assert_eq!(stock.kept(), (0, 1));
+    }
+
+    #[test]
+    fn buffers_that_have_grown_take_no_room_from_those_that_serve_everybody() {
+        let stock = BufferStock::new(8);
+        for capacity in [LARGEST_KEPT, WRITE_BUFFER] {
+            (0..6).for_each(|_| stock.give_write(Vec::with_capacity(capacity)));
+            assert_eq!(stock.kept(), (0, 4));
+        }
+        assert_eq!(stock.lock().write.len(), 4);
+        stock.give_write(Vec::with_capacity(LARGEST_KEPT));
+        assert_eq!((stock.kept(), stock.lock().write.len()), ((0, 4), 4));
     }
 
     #[test]

@@ -8,19 +8,21 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::CloseReason;
-use crate::proto::frame::{self, MOST_FRAME, Split};
+use crate::proto::frame::{self, Split, TAG};
 use crate::proto::parcel::Parcel;
 use crate::proto::session::Event;
 
 use super::super::NEEDS_PROBE;
 use super::super::inbox::Urgency;
+use super::super::stock::WRITE_BUFFER;
 use super::{Driver, Paused};
 
 /// Messages, or whole frames of them, that are handed over at once; few enough that a frame of empty ones costs little.
 const HAND_OVER: usize = 64;
 
-/// Bytes of a frame that is opened in a buffer of the stock's: by then it fills half of that.
-const LARGE: usize = MOST_FRAME / 2;
+/// Bytes of ciphertext from which on a frame is opened in a buffer of the stock's: what is in it then
+/// fills half of that.
+const LARGE: usize = WRITE_BUFFER.div_ceil(2) + TAG;
 
 impl Driver {
     /// Reads once and handles all that came. Whether there may be more.

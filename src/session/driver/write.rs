@@ -114,7 +114,7 @@ impl Driver {
         }
         let stock = &session.shared.stock;
         let mut scratch = stock.take_write();
-        self.out = stock.take_write();
+        self.out = stock.take_batch();
         let mut source = Source {
             queue: &session.queue,
             stock,
