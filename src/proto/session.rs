@@ -47,6 +47,7 @@ use crate::proto::Role;
 use crate::proto::batch::Outbox;
 use crate::proto::crypto::Transport;
 use crate::proto::record::Verdict;
+pub(crate) use receiving::Memory;
 use receiving::Opened;
 
 /// Frames after which a direction rekeys however few bytes they held: far from the 2^64 at which

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use crate::proto::frame::MOST_FRAME;
+use crate::proto::session::Memory;
 
 /// Bytes of a read buffer: two whole frames of the greatest size, so that there is room for one behind
 /// the beginning of another. Bulk traffic costs about one system call per frame, and little messages
@@ -139,6 +140,12 @@ impl AsMut<[u8]> for Plaintext {
     }
 }
 
+impl Memory for Plaintext {
+    fn size(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
 impl From<Plaintext> for Bytes {
     fn from(plaintext: Plaintext) -> Self {
         Self::from_owner(plaintext)
@@ -192,7 +199,7 @@ mod tests {
             stock.give_write(Vec::with_capacity(LARGEST_KEPT));
         }
         let length = WRITE_BUFFER.div_ceil(2);
-        assert!(stock.plaintext(length).bytes.capacity() <= 2 * length);
+        assert!(stock.plaintext(length).size() <= 2 * length);
         assert_eq!(stock.take_write().capacity(), WRITE_BUFFER);
         // Batches do, and leave the others to those who need them.
         assert_eq!(stock.take_batch().capacity(), LARGEST_KEPT);

@@ -15,14 +15,26 @@ use crate::proto::frame;
 use crate::proto::parcel::Parcel;
 use crate::proto::record::{self, Record, Verdict};
 
+/// Memory that a frame is opened in.
+pub(crate) trait Memory: AsMut<[u8]> + Into<Bytes> {
+    /// All bytes of it, those beyond the frame's among them.
+    fn size(&self) -> usize;
+}
+
+impl Memory for Vec<u8> {
+    fn size(&self) -> usize {
+        self.capacity()
+    }
+}
+
 /// A frame that was opened and checked, as far as it has not been polled.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) plaintext: Bytes,
     /// How many messages it holds, if it holds nothing else and none was polled.
     all_messages: Option<u32>,
-    /// Less than half of it is messages: they are copied out, so that a kept message cannot hold
-    /// a frame that is large for other reasons.
+    /// Less than half of its memory is messages: they are copied out, so that kept messages cannot
+    /// hold memory that is large for other reasons.
     sparse: bool,
     /// Of the pong in it. There is at most one, since at most one ping is open.
     rtt: Option<Duration>,
@@ -62,42 +74,43 @@ impl SessionCore {
     /// # Errors
     ///
     /// As [`open`](Self::open).
-    pub(crate) fn open_in<M>(
+    pub(crate) fn open_in<M: Memory>(
         &mut self,
         ciphertext: &[u8],
         now: Instant,
         memory: impl FnOnce(usize) -> M,
-    ) -> Result<(), ProtocolError>
-    where
-        M: AsMut<[u8]> + Into<Bytes>,
-    {
+    ) -> Result<(), ProtocolError> {
         if let Some(error) = self.failed {
             return Err(error);
         }
         self.decrypt(ciphertext, memory)
-            .and_then(|plaintext| self.look_at(plaintext, now))
+            .and_then(|(plaintext, memory)| self.look_at(plaintext, memory, now))
             .inspect_err(|&error| self.failed = Some(error))
     }
 
-    fn decrypt<M>(
+    /// The plaintext, and how much memory it holds.
+    fn decrypt<M: Memory>(
         &mut self,
         ciphertext: &[u8],
         memory: impl FnOnce(usize) -> M,
-    ) -> Result<Bytes, ProtocolError>
-    where
-        M: AsMut<[u8]> + Into<Bytes>,
-    {
+    ) -> Result<(Bytes, usize), ProtocolError> {
         let length = u16::try_from(ciphertext.len()).unwrap_or(u16::MAX);
         if !(frame::LEAST_CIPHERTEXT..=frame::MOST_CIPHERTEXT).contains(&ciphertext.len()) {
             return Err(ProtocolError::FrameLength(length));
         }
         let mut memory = memory(ciphertext.len() - frame::TAG);
         self.transport.open(ciphertext, memory.as_mut())?;
-        Ok(memory.into())
+        let size = memory.size();
+        Ok((memory.into(), size))
     }
 
     /// Checks all that a frame says, and keeps it to be polled.
-    fn look_at(&mut self, plaintext: Bytes, now: Instant) -> Result<(), ProtocolError> {
+    fn look_at(
+        &mut self,
+        plaintext: Bytes,
+        memory: usize,
+        now: Instant,
+    ) -> Result<(), ProtocolError> {
         let mut rest = &plaintext[..];
         let mut messages = 0;
         let mut all_messages = Some(0);
@@ -120,8 +133,7 @@ impl SessionCore {
                 _ => {}
             }
         }
-        let opened =
-            Opened { sparse: messages < plaintext.len() / 2, plaintext, all_messages, rtt };
+        let opened = Opened { plaintext, all_messages, sparse: messages < memory / 2, rtt };
         match self.opened {
             None => self.opened = Some(opened),
             Some(_) => self.opened_later.push_back(opened),

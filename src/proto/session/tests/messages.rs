@@ -210,6 +210,33 @@ fn a_small_message_does_not_keep_a_large_frame() {
 }
 
 #[test]
+fn messages_keep_no_memory_that_is_more_than_twice_theirs() {
+    let padding = vec![0; 20_000];
+    let padding = Record::Skippable { kind: 0xff, body: &padding };
+    for (size, copied) in [(30_000, true), (33_000, false)] {
+        // More than half of the frame, in memory that is larger than that.
+        let body = message(size);
+        let mut plaintext = Vec::new();
+        [Record::Data(&body), padding].iter().for_each(|record| record.encode(&mut plaintext));
+        let mut hostile = Hostile::accepted(|_| {});
+        let mut sealed = Vec::new();
+        frame::seal(&mut hostile.peer, &plaintext, &mut sealed).unwrap();
+        let memory = |length| {
+            let mut memory = Vec::with_capacity(1 << 16);
+            memory.resize(length, 0);
+            memory
+        };
+        hostile.core.open_in(&sealed[frame::PREFIX..], hostile.now, memory).unwrap();
+        let Some(Event::Message(message)) = hostile.core.poll_event() else {
+            panic!("a message came");
+        };
+        assert_eq!(message, body);
+        assert_eq!(hostile.core.poll_event(), None);
+        assert_eq!(message.try_into_mut().unwrap().capacity() == size, copied);
+    }
+}
+
+#[test]
 fn an_idle_session_holds_no_buffers() {
     let mut pair = accepted();
     for role in [Initiator, Responder] {
