@@ -1,4 +1,4 @@
-//! One timer for the limits that a connection meets one after another.
+//! One timer for the limits that a connection meets one after another, its session's among them.
 //!
 //! Owns the alarm. Timers of all tasks stand in one queue of the runtime, under one lock: setting and
 //! removing one costs more than most of what it guards. So there is none for work that is ready at
@@ -64,7 +64,7 @@ impl Timer {
     }
 
     /// Ready when `deadline` has passed; wakes the task by then otherwise.
-    fn poll_passed(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_passed(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let alarm = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if deadline < alarm.deadline() {
             alarm.as_mut().reset(deadline);
@@ -78,9 +78,13 @@ impl Timer {
         Poll::Pending
     }
 
-    /// The alarm, for whoever goes on with the connection; it may ring at any time.
-    pub(crate) fn into_alarm(self) -> Option<Pin<Box<Sleep>>> {
-        self.0
+    /// For whoever goes on with the connection: an alarm that was set for a limit which holds no
+    /// longer is moved to `deadline`, or goes if there is none.
+    pub(crate) fn go_on_to(&mut self, deadline: Option<Instant>) {
+        match (&mut self.0, deadline) {
+            (Some(alarm), Some(deadline)) => alarm.as_mut().reset(deadline),
+            (alarm, _) => *alarm = None,
+        }
     }
 }
 
@@ -110,7 +114,7 @@ mod tests {
     async fn what_is_ready_at_once_sets_no_alarm() {
         let mut timer = Timer::default();
         assert_eq!(timer.within(Duration::ZERO, pin!(ready(7))).await, Ok(7));
-        assert!(timer.into_alarm().is_none());
+        assert!(timer.0.is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tracing::Span;
 
 use crate::error::{CloseReason, PingError, SendErrorKind};
@@ -26,6 +26,7 @@ use crate::proto::record::Verdict;
 use crate::proto::session::SessionCore;
 use crate::snapshot::SessionReport;
 use crate::sync::lock;
+use crate::timer::Timer;
 use crate::transport::{BoxFuture, BoxedStream};
 
 use super::control::{LEASES, ORDERS, PROBE, ROOM};
@@ -44,7 +45,7 @@ pub(crate) struct Driver {
     core: SessionCore,
     span: Span,
     /// One for all deadlines: the handshake's, or made at the first poll.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Timer,
 
     /// Received bytes that are not opened: the beginning of a frame, or while paused some frames.
     input: Input,
@@ -146,7 +147,7 @@ impl Driver {
             stream,
             core,
             span,
-            timer: None,
+            timer: Timer::default(),
             input: Input::Held(leftover),
             pending: Parcels::default(),
             paused: None,

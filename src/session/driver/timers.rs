@@ -1,11 +1,10 @@
 //! What a session does because time has passed: age, drains, stalls, liveness, keep-alives.
 //!
-//! Owns every deadline of the session and the one timer for all of them. The timer is moved only when
-//! the earliest deadline comes nearer, or when it fires; traffic, which moves deadlines away, does
+//! Owns every deadline of the session, which one timer keeps: traffic, which moves deadlines away, does
 //! not touch it. What is due is judged by the clock, never by a wake-up.
 
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::Context;
 
 use tokio::time::Instant;
 
@@ -18,12 +17,9 @@ use super::{Driver, Probe};
 impl Driver {
     /// Goes on with the timer that the handshake had, set for what is next here: left as it is, it
     /// would wake each new session once for nothing.
-    pub(crate) fn take_over(&mut self, timer: Timer) {
-        let next = timer.into_alarm().zip(self.next_deadline());
-        self.timer = next.map(|(mut alarm, deadline)| {
-            alarm.as_mut().reset(deadline);
-            alarm
-        });
+    pub(crate) fn take_over(&mut self, mut timer: Timer) {
+        timer.go_on_to(self.next_deadline());
+        self.timer = timer;
     }
 
     /// Does what is due and sets the timer for what is next.
@@ -39,20 +35,10 @@ impl Driver {
             // It left something to write, or to look at.
             cx.waker().wake_by_ref();
         }
-        let Some(deadline) = self.next_deadline() else {
-            return Ok(());
-        };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        if deadline < timer.deadline() {
-            timer.as_mut().reset(deadline);
-        }
-        while timer.as_mut().poll(cx) == Poll::Ready(()) {
-            if deadline <= Instant::now() {
-                cx.waker().wake_by_ref();
-                break;
-            }
-            // It was set for a deadline that has moved away.
-            timer.as_mut().reset(deadline);
+        if let Some(deadline) = self.next_deadline()
+            && self.timer.poll_passed(deadline, cx).is_ready()
+        {
+            cx.waker().wake_by_ref();
         }
         Ok(())
     }
