@@ -1,8 +1,8 @@
 //! What happens in a pool, told to whoever wants to know.
 //!
-//! Owns [`PoolEvent`], the bounded subscription [`Events`] and the publishing end. Publishing must never
-//! wait for a reader: one that is too slow loses the oldest events and is told how many. Without
-//! subscribers an event is not even built.
+//! Owns [`PoolEvent`], the bounded subscription [`Events`] and the publishing end. Publishing must
+//! never wait for a reader: one that is too slow loses the oldest events and is told how many.
+//! Without subscribers an event is not even built.
 
 use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -372,7 +372,8 @@ options! {
     /// of those without message 3 if they are more, is shed for a newcomer. Default 128, at most 2 KiB
     /// each until message 1 has verified.
     max_pending_handshakes: usize = 128, in 1..=65_536;
-    /// Connections of failed strangers that are read and discarded. Default 64; more are closed at once.
+    /// Connections of failed strangers that are read and discarded. Default 64; more are closed at
+    /// once.
     max_discarding: usize = 64, in 0..=65_536;
     /// Handshakes that one source (IPv4 /32, IPv6 /64) may begin in one burst. Default 16: a household
     /// or a small provider's NAT that restarts.

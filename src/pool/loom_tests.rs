@@ -352,8 +352,8 @@ fn loom_shutdown_against_install() {
     });
 }
 
-/// A session is evicted only if nobody has a lease on it: a hit takes no slot's lock, so the count of leases
-/// must decide.
+/// A session is evicted only if nobody has a lease on it: a hit takes no slot's lock, so the count
+/// of leases must decide.
 #[test]
 fn loom_evict_against_lease() {
     explore(|pool| {

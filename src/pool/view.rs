@@ -28,7 +28,8 @@ impl Inner {
             };
             Some(Seen { session, dial, superseded })
         });
-        // At once: grown step by step, very many sessions would be copied as often as they are pictured.
+        // At once: grown step by step, very many sessions would be copied as often as they are
+        // pictured.
         let mut sessions = Vec::with_capacity(slots.len());
         for Seen { session, dial, superseded } in slots {
             sessions.extend(session.map(|session| session.picture(now)));

@@ -9,8 +9,9 @@
 //!
 //! * Reading: [`split`](crate::proto::frame::split) cuts a frame off the received bytes, `open`
 //!   takes its body, then [`SessionCore::poll_messages`] and [`SessionCore::poll_event`] until both
-//!   answer none. A frame that breaks the protocol delivers nothing. A driver that cannot take more simply stops polling (and
-//!   opening): what waits is one frame's plaintext, not its messages one by one.
+//!   answer none. A frame that breaks the protocol delivers nothing. A driver that cannot take more
+//!   simply stops polling (and opening): what waits is one frame's plaintext, not its messages one
+//!   by one.
 //! * Writing: control methods only take note. [`SessionCore::seal`] writes them first, then messages
 //!   from the source, as far as they go. `scratch` holds one frame's plaintext and is free again
 //!   when the call returns, so it can be lent from a stock for just that long.

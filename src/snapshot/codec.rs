@@ -63,8 +63,9 @@ impl Snapshot {
 
     /// Reads the binary form. All input must belong to it.
     ///
-    /// Input of more than [`Snapshot::MAX_ENCODED_LEN`] is refused unread. Whatever it claims, decoding takes at most 1 MiB and
-    /// sixteen times the bytes that are there; a good snapshot takes at most about three times its length.
+    /// Input of more than [`Snapshot::MAX_ENCODED_LEN`] is refused unread. Whatever it claims,
+    /// decoding takes at most 1 MiB and sixteen times the bytes that are there; a good snapshot
+    /// takes at most about three times its length.
     ///
     /// # Errors
     ///

@@ -1,9 +1,10 @@
 //! Every public future is dropped after every number of steps, and nothing leaks.
 //!
-//! Owns the harness [`at_every_await`] and the tests, one for each line of [`cases`]. The pools talk over
-//! streams that move one byte at a time and are pending every other poll, so that there is a step
-//! between any two bytes. The future is polled after every turn of the scheduler, woken or not: the
-//! drop then falls into every state of the tasks behind it, not only into those that wake it.
+//! Owns the harness [`at_every_await`] and the tests, one for each line of [`cases`]. The pools
+//! talk over streams that move one byte at a time and are pending every other poll, so that there
+//! is a step between any two bytes. The future is polled after every turn of the scheduler, woken
+//! or not: the drop then falls into every state of the tasks behind it, not only into those that
+//! wake it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod cases;

@@ -111,8 +111,9 @@ impl Book {
         }
     }
 
-    /// PROMISE "per-session order": what came on one session came in the order in which it was accepted.
-    /// Messages for which the pool chose the session were not accepted in the order of their numbers.
+    /// PROMISE "per-session order": what came on one session came in the order in which it was
+    /// accepted. Messages for which the pool chose the session were not accepted in the order of
+    /// their numbers.
     pub(crate) fn sessions_keep_their_order(&self) {
         for (session, numbers) in &self.arrivals {
             let chosen = |number: &&u64| self.messages[**number as usize].session.is_some();
@@ -121,8 +122,8 @@ impl Book {
         }
     }
 
-    /// PROMISE "exclusive never interleaved": on one session, what the holder of an exclusive lease sent
-    /// came in one piece, with nobody's words between.
+    /// PROMISE "exclusive never interleaved": on one session, what the holder of an exclusive lease
+    /// sent came in one piece, with nobody's words between.
     pub(crate) fn holders_are_not_interrupted(&self) {
         for (session, numbers) in &self.arrivals {
             let mut gone = BTreeSet::new();

@@ -359,7 +359,8 @@ impl Model {
 
     // ---- what may be asked ---------------------------------------------------------------------
 
-    /// Whether a drain of this pool's session to a peer is held up, so that another may be had meanwhile.
+    /// Whether a drain of this pool's session to a peer is held up, so that another may be had
+    /// meanwhile.
     pub(crate) fn can_replace(&self, node: usize, peer: usize) -> bool {
         let way = (node, peer);
         self.session(node, peer).is_some_and(|session| self.out(node, session).next().is_some())

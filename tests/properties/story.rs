@@ -91,8 +91,8 @@ pub(crate) enum Answer {
 /// One step of a story.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    /// So many callers want a session at the same moment. Others who do are dropped after they have been
-    /// polled so often.
+    /// So many callers want a session at the same moment. Others who do are dropped after they have
+    /// been polled so often.
     Call {
         from: usize,
         to: usize,
@@ -309,8 +309,8 @@ impl<const ROUGH: bool> ReferenceStateMachine for Machine<ROUGH> {
         }
         let shut = |node: usize| model.closed.get(node) == Some(&true);
         match step {
-            // A quitter that is quick may hold one of few leases when others look, or its dial, which is
-            // being stopped, may hold one of few turns.
+            // A quitter that is quick may hold one of few leases when others look, or its dial,
+            // which is being stopped, may hold one of few turns.
             Step::Call { quitters, .. } => {
                 let turns = usize::from(model.setup.max_queued_dials);
                 quitters.is_empty() || (model.setup.max_leases.is_none() && quitters.len() <= turns)

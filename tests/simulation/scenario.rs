@@ -439,8 +439,8 @@ impl World<'_> {
         self.pass(SETTLING / 2);
     }
 
-    /// Whether everybody is at rest, and both ends of each link have the same session, or (where room is
-    /// scarce) both have none.
+    /// Whether everybody is at rest, and both ends of each link have the same session, or (where
+    /// room is scarce) both have none.
     fn agree(&self) -> Result<(), String> {
         let seen: Option<Vec<_>> = self.seats.iter().map(|seat| seat.seen()).collect();
         let seen = seen.ok_or("somebody does not look")?;

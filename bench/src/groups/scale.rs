@@ -264,8 +264,9 @@ fn checkout(
     )
 }
 
-/// How long a snapshot takes its thread, in milliseconds; the 99.9th percentile of a get without snapshots and
-/// with one after the other on another thread, in nanoseconds; and the ratio of the two.
+/// How long a snapshot takes its thread, in milliseconds; the 99.9th percentile of a get without
+/// snapshots and with one after the other on another thread, in nanoseconds; and the ratio of the
+/// two.
 fn snapshots(
     settings: &Settings,
     pool: &Pool,

@@ -79,7 +79,8 @@ impl Dh for X25519 {
         }
     }
 
-    /// Nothing: snow asks only when it generates key pairs for others, which this crate never lets it do.
+    /// Nothing: snow asks only when it generates key pairs for others, which this crate never lets
+    /// it do.
     fn privkey(&self) -> &[u8] {
         &[]
     }

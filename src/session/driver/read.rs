@@ -17,7 +17,8 @@ use super::super::inbox::Urgency;
 use super::super::stock::WRITE_BUFFER;
 use super::{Driver, Paused};
 
-/// Messages, or whole frames of them, that are handed over at once; few enough that a frame of empty ones costs little.
+/// Messages, or whole frames of them, that are handed over at once; few enough that a frame of
+/// empty ones costs little.
 const HAND_OVER: usize = 64;
 
 /// Bytes of ciphertext from which on a frame is opened in a buffer of the stock's: what is in it then
@@ -44,8 +45,8 @@ impl Driver {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(0)) => self.stream_ended().map(|()| false),
             Poll::Ready(Ok(count)) => {
-                // The answer to a ping may come in the turn that sent it: by the turn's own time it would
-                // have taken none.
+                // The answer to a ping may come in the turn that sent it: by the turn's own time it
+                // would have taken none.
                 let now = if self.core.open_ping().is_some() { Instant::now() } else { now };
                 self.session.meters.read_bytes(count);
                 self.open_frames(now).map(|()| true)
