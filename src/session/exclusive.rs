@@ -179,10 +179,8 @@ impl Session {
             };
             self.shared.inbox.leave(&self.gate);
             let bytes = state.bytes;
-            let moved = pending.move_to(&mut state.messages, |moved, next| {
-                let held = bytes + moved.cost;
-                held + next.cost <= most || (held == 0 && next.messages == 1)
-            });
+            let moved = pending
+                .move_to(&mut state.messages, |moved, next| next.fits(bytes + moved.cost, most));
             state.bytes += moved.cost;
             state.full = !pending.is_empty();
             if moved.messages > 0 { state.reader.take() } else { None }

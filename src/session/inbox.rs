@@ -244,13 +244,8 @@ impl InboxSender {
         let (undelivered, bytes) = (gate.undelivered(), state.bytes);
         let mut own_bound = false;
         let moved = pending.move_to(&mut state.messages, |moved, next| {
-            // One message has room where nothing is, however large it is.
-            let fits = |held: usize, most| {
-                held + moved.cost + next.cost <= most
-                    || (held + moved.cost == 0 && next.messages == 1)
-            };
-            own_bound = !fits(undelivered, most_each);
-            !own_bound && its_turn && fits(bytes, most)
+            own_bound = !next.fits(undelivered + moved.cost, most_each);
+            !own_bound && its_turn && next.fits(bytes + moved.cost, most)
         });
         state.bytes += moved.cost;
         gate.undelivered.store(undelivered + moved.cost, Ordering::Relaxed);

@@ -34,6 +34,12 @@ impl Load {
         Self { messages: 1, cost: parcel.first_bytes() + MESSAGE_OVERHEAD }
     }
 
+    /// Whether all of it has room beside `held` bytes where there is room for `most`. One message has
+    /// room where nothing is, however large it is.
+    pub(super) fn fits(self, held: usize, most: usize) -> bool {
+        held + self.cost <= most || (held == 0 && self.messages == 1)
+    }
+
     fn add(&mut self, other: Self) {
         self.messages += other.messages;
         self.cost += other.cost;
