@@ -163,6 +163,14 @@ impl Inner {
         settled
     }
 
+    /// Gives a place up.
+    fn leave(&self, Seat { dial, outcome }: Seat) {
+        let waiter = self.waiter(&dial);
+        // Before the waiter goes, as where one waits: it may be the last share of a session.
+        drop(outcome);
+        drop(waiter);
+    }
+
     pub(super) fn waiter(&self, dial: &Dial) -> Waiter<'_> {
         Waiter { pool: self, peer: dial.peer, attempt: dial.attempt, over: false }
     }
@@ -310,7 +318,7 @@ impl Inner {
                 seat
             }
             Ok(Found::Joined(seat)) => {
-                drop(self.waiter(&seat.dial));
+                self.leave(seat);
                 return Err(AdoptError::Exists { peer, stream });
             }
             Ok(Found::Session(_)) => return Err(AdoptError::Exists { peer, stream }),
@@ -336,5 +344,55 @@ async fn is_sound(session: &Session) -> bool {
         Fit::Ready => true,
         Fit::NeedsProbe => session.probe().await.is_ok(),
         Fit::Retired => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::sync::Mutex;
+    use std::task::{Context, Wake};
+
+    use futures_util::FutureExt as _;
+
+    use crate::{Identity, Pool, Role};
+
+    /// Somebody who is told when a session falls idle, and looks at once for how many use it.
+    struct Told(Arc<Session>, Mutex<Option<u32>>);
+
+    impl Wake for Told {
+        fn wake(self: Arc<Self>) {
+            *self.1.lock().unwrap() = Some(self.0.leases_out());
+        }
+    }
+
+    #[tokio::test]
+    async fn who_wants_room_is_told_when_those_who_brought_a_stream_have_let_go() {
+        let [(ours, _inbox), (theirs, _other)] =
+            [1, 2].map(|n| Pool::builder(Identity::from_secret([n; 32])).build().unwrap());
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let target = Target::new(theirs.id());
+        let pool = &ours.owner.inner;
+
+        // One brings a stream, and another finds that the peer is being dialled.
+        let dials = ours.adopt(near, Role::Initiator { peer: theirs.id() });
+        let mut dials = pin!(dials);
+        assert!(dials.as_mut().now_or_never().is_none());
+        let Ok(Found::Joined(seat)) = pool.enter(&target, Way::Brought) else {
+            panic!("the dial is in its slot");
+        };
+        // Before it can let go, the dial has its session.
+        let (lease, _theirs) = tokio::join!(dials, theirs.adopt(far, Role::Responder));
+        let session = lease.unwrap().session().clone();
+        assert_eq!(session.leases_out(), 1);
+
+        let _wanted = pool.session_shared.want_idle();
+        let mut fell_idle = pin!(pool.session_shared.fell_idle());
+        let told = Arc::new(Told(session, Mutex::default()));
+        let waker = told.clone().into();
+        assert!(fell_idle.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        pool.leave(seat);
+        assert_eq!(*told.1.lock().unwrap(), Some(0));
     }
 }
