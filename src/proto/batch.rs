@@ -14,17 +14,21 @@ use crate::proto::record::{self, Record};
 
 /// Where the messages to send come from.
 pub(crate) trait MessageSource {
-    /// The next message, or none for now. Expired messages are skipped inside.
-    fn next(&mut self) -> Option<Bytes>;
+    /// What comes next. Messages that lie ready as records it adds to the frame itself; the peer has to
+    /// accept messages of their size. Expired ones are skipped inside.
+    fn next(&mut self, plaintext: &mut Plaintext<'_>) -> Next;
+}
 
-    /// Asked each time before [`next`](Self::next): adds messages that come first and lie ready as
-    /// records, and says how many. 0 if they do not fit; none if it is for `next` to say what is first.
-    ///
-    /// The peer has to accept messages of their size.
-    fn add_records(&mut self, plaintext: &mut Plaintext<'_>) -> Option<u64> {
-        let _ = plaintext;
-        None
-    }
+/// What a source has next.
+pub(crate) enum Next {
+    /// A message, for the caller to write.
+    Message(Bytes),
+    /// So many messages, which are in the frame.
+    Records(u64),
+    /// Messages for which the frame has no room.
+    NoRoom,
+    /// Nothing for now.
+    Empty,
 }
 
 /// What one call of `SessionCore::seal` wrote.
@@ -176,23 +180,20 @@ impl Outbox {
                 None if plaintext.room() < record::HEADER => {
                     return Ok(Filled { finished, source_empty: false });
                 }
-                None => {
-                    match source.add_records(plaintext) {
-                        Some(0) => return Ok(Filled { finished, source_empty: false }),
-                        Some(count) => {
-                            finished += count;
-                            continue;
+                None => match source.next(plaintext) {
+                    Next::Message(rest) => {
+                        if rest.len() > most_message || u32::try_from(rest.len()).is_err() {
+                            return Err(record::too_large(rest.len()));
                         }
-                        None => {}
+                        Current { rest, begun: false }
                     }
-                    let Some(rest) = source.next() else {
-                        return Ok(Filled { finished, source_empty: true });
-                    };
-                    if rest.len() > most_message || u32::try_from(rest.len()).is_err() {
-                        return Err(record::too_large(rest.len()));
+                    Next::Records(count) => {
+                        finished += count;
+                        continue;
                     }
-                    Current { rest, begun: false }
-                }
+                    Next::NoRoom => return Ok(Filled { finished, source_empty: false }),
+                    Next::Empty => return Ok(Filled { finished, source_empty: true }),
+                },
             };
             if !current.begun && current.rest.len() <= record::MOST_BODY {
                 if plaintext.push(Record::Data(&current.rest)) {

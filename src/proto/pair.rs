@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::error::{GoodbyeReason, ProtocolError};
 use crate::proto::Role;
-use crate::proto::batch::{MessageSource, Sealed};
+use crate::proto::batch::{MessageSource, Next, Plaintext, Sealed};
 pub(crate) use crate::proto::crypto::testing::transports;
 use crate::proto::crypto::{Suite, Transport};
 use crate::proto::frame::{self, Split};
@@ -20,8 +20,8 @@ use crate::proto::record::Verdict;
 use crate::proto::session::{CoreParams, Event, SessionCore};
 
 impl MessageSource for VecDeque<Bytes> {
-    fn next(&mut self) -> Option<Bytes> {
-        self.pop_front()
+    fn next(&mut self, _: &mut Plaintext<'_>) -> Next {
+        self.pop_front().map_or(Next::Empty, Next::Message)
     }
 }
 

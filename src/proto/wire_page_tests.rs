@@ -3,7 +3,7 @@
 //!
 //! Owns nothing but the reading of the page. It must never compute a value that the page gives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,6 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 
 use super::Role;
-use super::batch::MessageSource;
 use super::crypto::{Entropy, StaticKey, Suite};
 use super::frame::{self, Split};
 use super::handshake::{Finished, Initiator, Message2, Message3, Responder, Terms};
@@ -68,14 +67,6 @@ struct Fixed([u8; 32]);
 impl Entropy for Fixed {
     fn fill(&self, dest: &mut [u8]) {
         dest.copy_from_slice(&self.0[..dest.len()]);
-    }
-}
-
-struct Messages(Vec<Bytes>);
-
-impl MessageSource for Messages {
-    fn next(&mut self) -> Option<Bytes> {
-        (!self.0.is_empty()).then(|| self.0.remove(0))
     }
 }
 
@@ -144,7 +135,7 @@ fn pass(
     messages: &[&'static str],
     to: &mut SessionCore,
 ) -> Vec<Event> {
-    let mut source = Messages(messages.iter().copied().map(Bytes::from).collect());
+    let mut source: VecDeque<Bytes> = messages.iter().copied().map(Bytes::from).collect();
     let (mut scratch, mut out) = (Vec::new(), Vec::new());
     from.seal(&mut source, &mut scratch, &mut out, usize::MAX).unwrap();
     assert_eq!(out, page.bytes(label), "{label}");

@@ -78,6 +78,11 @@ impl Records {
         self.credit
     }
 
+    /// They are done with.
+    pub(super) fn give_back(self, stock: &BufferStock) {
+        stock.give_write(self.bytes);
+    }
+
     /// Whether a message of `len` bytes may lie here too.
     fn takes(&self, len: usize) -> bool {
         let most = self.bytes.capacity().min(MOST_RECORDS);
@@ -136,22 +141,8 @@ impl Line {
         self.entries.front()
     }
 
-    /// Takes the first if it is a message by itself.
-    pub(super) fn pop_message(&mut self) -> Option<Queued> {
-        match self.entries.pop_front()? {
-            Entry::Message(message) => Some(message),
-            records @ Entry::Records(_) => {
-                self.entries.push_front(records);
-                None
-            }
-        }
-    }
-
-    /// Drops the records that are first.
-    pub(super) fn records_done(&mut self, stock: &BufferStock) {
-        if let Some(Entry::Records(records)) = self.entries.pop_front() {
-            stock.give_write(records.bytes);
-        }
+    pub(super) fn pop(&mut self) -> Option<Entry> {
+        self.entries.pop_front()
     }
 
     pub(super) fn clear(&mut self) {
@@ -179,24 +170,26 @@ mod tests {
     /// Empties the line: the first byte of each message, and what all cost.
     fn emptied(line: &mut Line, stock: &BufferStock) -> (Vec<u8>, Credit) {
         let (mut firsts, mut credit) = (Vec::new(), Credit::default());
-        while let Some(entry) = line.front() {
-            if let Entry::Records(records) = entry {
-                let mut rest = records.bytes();
-                let mut messages = 0;
-                while !rest.is_empty() {
-                    let (record, length) = Record::decode(rest).unwrap();
-                    let Record::Data(body) = record else { panic!("{record:?}") };
-                    firsts.push(body[0]);
-                    messages += 1;
-                    rest = &rest[length..];
+        while let Some(entry) = line.pop() {
+            match entry {
+                Entry::Records(records) => {
+                    let mut rest = records.bytes();
+                    let mut messages = 0;
+                    while !rest.is_empty() {
+                        let (record, length) = Record::decode(rest).unwrap();
+                        let Record::Data(body) = record else { panic!("{record:?}") };
+                        firsts.push(body[0]);
+                        messages += 1;
+                        rest = &rest[length..];
+                    }
+                    assert_eq!(records.messages(), messages);
+                    credit.add(records.credit());
+                    records.give_back(stock);
                 }
-                assert_eq!(records.messages(), messages);
-                credit.add(records.credit());
-                line.records_done(stock);
-            } else {
-                let message = line.pop_message().unwrap();
-                firsts.push(message.body[0]);
-                credit.add(message.credit());
+                Entry::Message(message) => {
+                    firsts.push(message.body[0]);
+                    credit.add(message.credit());
+                }
             }
         }
         (firsts, credit)

@@ -8,12 +8,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
 use crate::error::{CloseReason, ErrorKind};
-use crate::proto::batch::{MessageSource, Plaintext};
+use crate::proto::batch::{MessageSource, Next, Plaintext};
 use crate::proto::frame::MOST_FRAME;
 
 use super::super::line::{Entry, Line};
@@ -201,9 +200,8 @@ struct Source<'a> {
     now: Instant,
 }
 
-impl Source<'_> {
-    /// What is first, when what has expired is out of the way.
-    fn first(&mut self) -> Option<&Entry> {
+impl MessageSource for Source<'_> {
+    fn next(&mut self, plaintext: &mut Plaintext<'_>) -> Next {
         // Asked for another one, the core has sealed the one before.
         if let Some(credit) = self.current.take() {
             self.batch.credit.add(credit);
@@ -212,40 +210,32 @@ impl Source<'_> {
             if self.taken.is_empty() {
                 self.queue.take_all(self.taken);
             }
-            match self.taken.front()? {
-                Entry::Message(message)
+            if let Some(Entry::Records(records)) = self.taken.front()
+                && !plaintext.push_encoded(records.bytes())
+            {
+                return Next::NoRoom;
+            }
+            match self.taken.pop() {
+                None => return Next::Empty,
+                Some(Entry::Records(records)) => {
+                    let count = records.messages();
+                    *self.begun += count;
+                    self.batch.credit.add(records.credit());
+                    records.give_back(self.stock);
+                    return Next::Records(count);
+                }
+                Some(Entry::Message(message))
                     if message.deadline.is_some_and(|deadline| deadline <= self.now) =>
                 {
                     self.batch.expired += 1;
                     self.batch.credit.add(message.credit());
-                    self.taken.pop_message();
                 }
-                _ => return self.taken.front(),
+                Some(Entry::Message(message)) => {
+                    *self.begun += 1;
+                    *self.current = Some(message.credit());
+                    return Next::Message(message.body);
+                }
             }
         }
-    }
-}
-
-impl MessageSource for Source<'_> {
-    fn add_records(&mut self, plaintext: &mut Plaintext<'_>) -> Option<u64> {
-        let Some(Entry::Records(records)) = self.first() else { return None };
-        if !plaintext.push_encoded(records.bytes()) {
-            return Some(0);
-        }
-        let count = records.messages();
-        let credit = records.credit();
-        *self.begun += count;
-        self.batch.credit.add(credit);
-        self.taken.records_done(self.stock);
-        Some(count)
-    }
-
-    fn next(&mut self) -> Option<Bytes> {
-        // What is first was just looked at: it has not expired, and is no records. What the queue has
-        // got since then has to wait for the next look.
-        let message = self.taken.pop_message()?;
-        *self.current = Some(message.credit());
-        *self.begun += 1;
-        Some(message.body)
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::SendError;
 use crate::proto::session::Event;
-use crate::session::line::Line;
+use crate::session::line::{Entry, Line};
 
 #[tokio::test(start_paused = true)]
 async fn sixteen_tasks_send_and_every_message_arrives_once_and_in_order() {
@@ -207,7 +207,10 @@ async fn a_newcomer_passes_those_who_wait_only_where_there_is_room_for_all() {
 
     let mut taken = Line::default();
     queue.take_all(&mut taken);
-    let mut free = || queue.release(&shared.budget, taken.pop_message().unwrap().credit());
+    let mut free = || {
+        let Some(Entry::Message(first)) = taken.pop() else { panic!("it is not small") };
+        queue.release(&shared.budget, first.credit());
+    };
     free();
     assert!(!offer(8), "there is room for it, but then none for the one who waits");
     free();

@@ -31,7 +31,7 @@ use crate::error::{HandshakeError, ProtocolError, RejectReason};
 use crate::id::PeerId;
 use crate::identity::Identity;
 use crate::proto::Role;
-use crate::proto::batch::MessageSource;
+use crate::proto::batch::{MessageSource, Next, Plaintext};
 use crate::proto::frame;
 use crate::proto::handshake::{
     self, Finished, Initiator, LEAST_MESSAGE_2, LEAST_MESSAGE_3, MESSAGE_1, MOST_MESSAGE_2,
@@ -444,8 +444,8 @@ impl Established {
 struct Nothing;
 
 impl MessageSource for Nothing {
-    fn next(&mut self) -> Option<Bytes> {
-        None
+    fn next(&mut self, _: &mut Plaintext<'_>) -> Next {
+        Next::Empty
     }
 }
 

@@ -1,5 +1,6 @@
 //! The native handshake over in-memory streams that split every message.
 
+use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -138,14 +139,6 @@ async fn refused(b: &Native, input: &[u8]) -> HandshakeError {
     failed.error
 }
 
-struct Messages(Vec<Bytes>);
-
-impl MessageSource for Messages {
-    fn next(&mut self) -> Option<Bytes> {
-        (!self.0.is_empty()).then(|| self.0.remove(0))
-    }
-}
-
 fn accept(b: &Native) -> Verdict {
     Verdict::Accept {
         stamp: 5,
@@ -158,7 +151,7 @@ fn accept(b: &Native) -> Verdict {
 fn sealed(core: &mut SessionCore, verdict: Verdict, messages: Vec<Bytes>) -> Vec<u8> {
     core.verdict(verdict);
     let (mut scratch, mut out) = (Vec::new(), Vec::new());
-    core.seal(&mut Messages(messages), &mut scratch, &mut out, 1 << 20).unwrap();
+    core.seal(&mut VecDeque::from(messages), &mut scratch, &mut out, 1 << 20).unwrap();
     out
 }
 
@@ -202,7 +195,7 @@ async fn frames_behind_the_verdict_are_left_over_whole() {
     let message = Bytes::from(vec![9; 100]);
     theirs
         .core
-        .seal(&mut Messages(vec![message.clone()]), &mut scratch, &mut second, 1 << 20)
+        .seal(&mut VecDeque::from([message.clone()]), &mut scratch, &mut second, 1 << 20)
         .unwrap();
     input.extend_from_slice(&second);
     theirs.stream.write_all(&input).await.unwrap();
