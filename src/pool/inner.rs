@@ -27,7 +27,7 @@ use crate::pool::idle::IdleIndex;
 use crate::pool::keep::Keepers;
 use crate::pool::permit::Gauge;
 use crate::pool::reaper::Watched;
-use crate::pool::registry::{Readable, Registry, Seed};
+use crate::pool::registry::{Handle, Readable, Registry, Seed};
 use crate::pool::room::Room;
 use crate::pool::stats::Counters;
 use crate::pool::target::Target;
@@ -35,7 +35,7 @@ use crate::proto::backoff::{BackoffTable, Bounds, Outcome};
 use crate::proto::slot::{KeyOrder, Slot};
 use crate::proto::stamp::StampSource;
 use crate::proto::throttle::Throttle;
-use crate::session::{self, LeaseCore, Share, WeakShare};
+use crate::session::{self, LeaseCore, Share};
 use crate::snapshot::SessionReport;
 use crate::sync::{AtomicU8, Mutex, lock};
 use crate::transport::native::Native;
@@ -52,10 +52,10 @@ pub(crate) struct Held {
 }
 
 impl Readable for Held {
-    type Handle = WeakShare;
+    type Handle = Share;
 
-    fn handle(&self) -> Self::Handle {
-        Share::downgrade(&self.core)
+    fn handle(&self) -> Share {
+        Share::clone(&self.core)
     }
 
     fn mark(&self) -> usize {
@@ -63,9 +63,16 @@ impl Readable for Held {
     }
 }
 
+impl Handle for Share {
+    #[inline]
+    fn peer(&self) -> &PeerId {
+        LeaseCore::peer(self)
+    }
+}
+
 impl Held {
-    /// Closes the share to those who would take a lease without the slot's lock: from here on their
-    /// handles lead to nothing.
+    /// Closes the share to those who would make a lease of a weak one. It must be hidden from those
+    /// who take one without the slot's lock ([`Registry::with_hidden`]).
     ///
     /// # Errors
     /// A lease is out; the share is as it was.

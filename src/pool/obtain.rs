@@ -20,7 +20,7 @@ use crate::pool::registry::Open;
 use crate::pool::stats::Waited;
 use crate::pool::target::Target;
 use crate::proto::slot::View;
-use crate::session::{ExclusiveLease, Fit, Lease, LeaseCore, Session, Share, Turn, WeakShare};
+use crate::session::{ExclusiveLease, Fit, Lease, LeaseCore, Session, Share, Turn};
 use crate::transport::{BoxedStream, Stream};
 
 /// How often a caller goes back to the slot when the session that it was given ended before it had
@@ -84,8 +84,7 @@ impl Inner {
     /// A lease on the live session, if there is one and a permit is free. Takes no slot's lock.
     #[inline]
     pub(crate) fn hit(&self, peer: &PeerId) -> Option<Lease> {
-        let core = self.registry.session(peer, WeakShare::upgrade)?;
-        Lease::try_from_core(core).ok()
+        self.registry.session(peer, Lease::try_checkout)
     }
 
     /// As [`Inner::hit`], for a session that needs no probe.

@@ -156,7 +156,7 @@ impl Inner {
     fn take_unused(self: &Arc<Self>, session: &Arc<Session>, why: CloseReason) -> bool {
         let held = self
             .registry
-            .with(&session.peer(), |slot, _| slot.remove_if(session.id(), Held::close_unused));
+            .with_hidden(&session.peer(), |slot| slot.remove_if(session.id(), Held::close_unused));
         match held {
             Some(held) => {
                 if why == CloseReason::Evicted {

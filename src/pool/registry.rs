@@ -5,14 +5,13 @@
 //! A closure must decide and return; it must not wait, call into the registry, run code of the
 //! application, or drop what could.
 //!
-//! Beside the slots it keeps a map for those who only want a session. Its locks have a part for each
-//! reading thread, so that two threads that want the same peer do not fight for one. (They would: it
-//! is the most contended word of a hit. Two threads on one peer take some 100 ns a hit without and up
-//! to 460 ns with it.) And its entries are as small as can be and lie side by side: with very many
-//! peers, what a hit costs is the memory that it touches. The map is changed under the shard's lock
-//! whenever the slot's session is, holds handles that keep nothing alive, and may be behind for as
-//! long as that change takes: who finds a handle in it must expect that the session has just been
-//! taken.
+//! Beside the slots it keeps the sessions for those who only want one. The locks of that part have a
+//! part for each reading thread, so that two threads that want the same peer do not fight for one.
+//! (They would: it is the most contended word of a hit. Two threads on one peer take some 100 ns a hit
+//! without and up to 460 ns with it.) And of a session it has one word, which leads to all that a hit
+//! needs, the peer's key too: with very many peers, what a hit costs is the memory that it touches.
+//! This part is changed under the slot's lock whenever the slot's session is, and may be behind for as
+//! long as that change takes: who finds a session in it must expect that it has just been taken.
 
 use std::sync::atomic::Ordering;
 
@@ -48,13 +47,18 @@ pub(crate) enum Seed {
 
 /// What stands in a slot for a session, as far as those see it who do not take its lock.
 pub(crate) trait Readable {
-    /// What they get. It keeps nothing alive.
-    type Handle;
+    /// What they find.
+    type Handle: Handle;
 
     fn handle(&self) -> Self::Handle;
 
     /// Tells what the handle leads to from everything else that is alive.
     fn mark(&self) -> usize;
+}
+
+/// A handle knows whose it is.
+pub(crate) trait Handle {
+    fn peer(&self) -> &PeerId;
 }
 
 /// What the pool knows of all peers. At rest it has one entry per live session, and no others.
@@ -88,6 +92,22 @@ impl<D: Clone, S: Readable> Registry<D, S> {
         })
     }
 
+    /// As [`with`](Self::with), while those wait, too, who look for the session without the lock, and
+    /// their handle of it is gone: only who had the session before has it meanwhile.
+    pub(crate) fn with_hidden<R>(
+        &self,
+        peer: &PeerId,
+        apply: impl FnOnce(&mut Slot<D, S>) -> R,
+    ) -> R {
+        self.slots.update(peer, |slot| {
+            let result = self.readers.hide(peer, || {
+                let result = apply(slot);
+                (result, slot.session().map(S::handle))
+            });
+            (result, !slot.is_vacant())
+        })
+    }
+
     /// Looks at the peer's slot, shared with other readers. `None`: there is no entry.
     #[inline]
     pub(crate) fn read<R>(&self, peer: &PeerId, look: impl FnOnce(&Slot<D, S>) -> R) -> Option<R> {
@@ -108,8 +128,9 @@ impl<D: Clone, S: Readable> Registry<D, S> {
     fn publish(&self, peer: &PeerId, before: Option<usize>, slot: &Slot<D, S>) {
         let session = slot.session();
         if session.map(S::mark) != before {
+            // The handle that goes is never the last: who took the session has it.
             match session {
-                Some(session) => self.readers.set(peer, session.handle()),
+                Some(session) => self.readers.set(session.handle()),
                 None => self.readers.remove(peer),
             }
         }
@@ -152,17 +173,18 @@ mod map {
     //! The concurrent maps of production: `DashMap`, and one whose readers do not meet.
 
     use std::array;
-    use std::collections::HashMap;
-    use std::hash::BuildHasher;
+    use std::borrow::Borrow;
+    use std::collections::HashSet;
+    use std::hash::{BuildHasher, Hash, Hasher};
     use std::sync::{OnceLock, PoisonError};
 
     use crossbeam_utils::sync::{ShardedLock, ShardedLockWriteGuard};
     use dashmap::DashMap;
-    use dashmap::mapref::entry::Entry;
+    use dashmap::mapref::entry::Entry as Place;
     use foldhash::SharedSeed;
     use foldhash::fast::{FixedState, FoldHasher, SeedableRandomState};
 
-    use super::Seed;
+    use super::{Handle, Seed};
     use crate::id::PeerId;
 
     /// A seeded hasher over all bytes of the key.
@@ -201,31 +223,64 @@ mod map {
     /// How many tables share the readers' handles: who changes one keeps readers off that one.
     const TABLES: usize = 32;
 
-    type Table<H> = HashMap<PeerId, H, Seeded>;
+    /// A handle, in the place of its peer.
+    struct Entry<H>(H);
+
+    impl<H: Handle> Borrow<PeerId> for Entry<H> {
+        #[inline]
+        fn borrow(&self) -> &PeerId {
+            self.0.peer()
+        }
+    }
+
+    impl<H: Handle> Hash for Entry<H> {
+        fn hash<S: Hasher>(&self, state: &mut S) {
+            self.0.peer().hash(state);
+        }
+    }
+
+    impl<H: Handle> PartialEq for Entry<H> {
+        fn eq(&self, other: &Self) -> bool {
+            self.0.peer() == other.0.peer()
+        }
+    }
+
+    impl<H: Handle> Eq for Entry<H> {}
+
+    type Table<H> = HashSet<Entry<H>, Seeded>;
 
     /// Tables that lie flat in memory, each behind a lock of which every reading thread has a part of
     /// its own; who changes a table takes all parts.
     pub(super) struct Readers<H>([ShardedLock<Table<H>>; TABLES]);
 
-    impl<H> Readers<H> {
+    impl<H: Handle> Readers<H> {
         pub(super) fn new(seed: Seed) -> Self {
             let hasher = Seeded::from(seed);
-            let table = || HashMap::with_hasher(hasher.clone());
+            let table = || HashSet::with_hasher(hasher.clone());
             Self(array::from_fn(|_| ShardedLock::new(table())))
         }
 
         #[inline]
         pub(super) fn get<R>(&self, key: &PeerId, take: impl FnOnce(&H) -> Option<R>) -> Option<R> {
             let table = self.table(key).read().unwrap_or_else(PoisonError::into_inner);
-            table.get(key).and_then(take)
+            table.get(key).and_then(|entry| take(&entry.0))
         }
 
-        pub(super) fn set(&self, key: &PeerId, handle: H) {
-            self.change(key).insert(*key, handle);
+        pub(super) fn set(&self, handle: H) {
+            self.change(handle.peer()).replace(Entry(handle));
         }
 
         pub(super) fn remove(&self, key: &PeerId) {
             self.change(key).remove(key);
+        }
+
+        /// Takes the handle away, and puts in the one that `apply` gives. Readers wait meanwhile.
+        pub(super) fn hide<R>(&self, key: &PeerId, apply: impl FnOnce() -> (R, Option<H>)) -> R {
+            let mut table = self.change(key);
+            table.remove(key);
+            let (result, handle) = apply();
+            table.extend(handle.map(Entry));
+            result
         }
 
         fn change(&self, key: &PeerId) -> ShardedLockWriteGuard<'_, Table<H>> {
@@ -251,14 +306,14 @@ mod map {
         /// second part of the answer says so.
         pub(super) fn update<R>(&self, key: &PeerId, apply: impl FnOnce(&mut V) -> (R, bool)) -> R {
             match self.0.entry(*key) {
-                Entry::Occupied(mut entry) => {
+                Place::Occupied(mut entry) => {
                     let (result, keep) = apply(entry.get_mut());
                     if !keep {
                         entry.remove();
                     }
                     result
                 }
-                Entry::Vacant(entry) => {
+                Place::Vacant(entry) => {
                     let mut value = V::default();
                     let (result, keep) = apply(&mut value);
                     if keep {
@@ -298,13 +353,13 @@ mod map {
 
     use std::collections::BTreeMap;
 
-    use super::Seed;
+    use super::{Handle, Seed};
     use crate::id::PeerId;
     use crate::sync::{Mutex, lock};
 
     pub(super) struct Readers<H>(Mutex<BTreeMap<PeerId, H>>);
 
-    impl<H> Readers<H> {
+    impl<H: Handle> Readers<H> {
         pub(super) fn new(_seed: Seed) -> Self {
             Self(Mutex::new(BTreeMap::new()))
         }
@@ -313,12 +368,20 @@ mod map {
             lock(&self.0).get(key).and_then(take)
         }
 
-        pub(super) fn set(&self, key: &PeerId, handle: H) {
-            lock(&self.0).insert(*key, handle);
+        pub(super) fn set(&self, handle: H) {
+            lock(&self.0).insert(*handle.peer(), handle);
         }
 
         pub(super) fn remove(&self, key: &PeerId) {
             lock(&self.0).remove(key);
+        }
+
+        pub(super) fn hide<R>(&self, key: &PeerId, apply: impl FnOnce() -> (R, Option<H>)) -> R {
+            let mut map = lock(&self.0);
+            map.remove(key);
+            let (result, handle) = apply();
+            map.extend(handle.map(|handle| (*key, handle)));
+            result
         }
     }
 
@@ -369,19 +432,33 @@ mod tests {
         PeerId::from_public_key(bytes).unwrap()
     }
 
-    impl Readable for &'static str {
-        type Handle = &'static str;
+    /// A session and its handle: whose it is, and what tells it from others.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    struct Session(PeerId, &'static str);
 
-        fn handle(&self) -> &'static str {
-            self
+    impl Readable for Session {
+        type Handle = Self;
+
+        fn handle(&self) -> Self {
+            *self
         }
 
         fn mark(&self) -> usize {
-            self.as_ptr().addr()
+            self.1.as_ptr().addr()
         }
     }
 
-    fn registry() -> Registry<&'static str, &'static str> {
+    impl Handle for Session {
+        fn peer(&self) -> &PeerId {
+            &self.0
+        }
+    }
+
+    fn session(name: &'static str) -> Session {
+        Session(peer(1), name)
+    }
+
+    fn registry() -> Registry<&'static str, Session> {
         Registry::new(Seed::Fixed(1))
     }
 
@@ -393,16 +470,34 @@ mod tests {
         let (attempt, first, second) = (AttemptId::next(), SessionId::next(), SessionId::next());
         registry.with(&peer(1), |slot, _| assert!(slot.dial(attempt, "dial")));
         assert_eq!(seen(), None);
-        registry.with(&peer(1), |slot, _| slot.install_inbound(first, claim(1), "first"));
-        assert_eq!(seen(), Some("first"));
-        registry.with(&peer(1), |slot, _| slot.install_inbound(second, claim(2), "second"));
-        assert_eq!(seen(), Some("second"));
+        registry.with(&peer(1), |slot, _| slot.install_inbound(first, claim(1), session("first")));
+        assert_eq!(seen(), Some(session("first")));
+        registry
+            .with(&peer(1), |slot, _| slot.install_inbound(second, claim(2), session("second")));
+        assert_eq!(seen(), Some(session("second")));
         registry.with(&peer(1), |slot, _| assert_eq!(slot.remove(first), None));
-        assert_eq!(seen(), Some("second"), "a stale handle takes nothing");
-        registry.with(&peer(1), |slot, _| *slot.session_mut().unwrap() = "renewed");
-        assert_eq!(seen(), Some("renewed"));
-        registry.with(&peer(1), |slot, _| assert_eq!(slot.remove(second), Some("renewed")));
+        assert_eq!(seen(), Some(session("second")), "a stale handle takes nothing");
+        registry.with(&peer(1), |slot, _| *slot.session_mut().unwrap() = session("renewed"));
+        assert_eq!(seen(), Some(session("renewed")));
+        registry
+            .with(&peer(1), |slot, _| assert_eq!(slot.remove(second), Some(session("renewed"))));
         assert_eq!(seen(), None);
+    }
+
+    #[test]
+    fn a_session_that_was_hidden_is_found_again_if_it_still_stands() {
+        let registry = registry();
+        let claim = Claim { instance: 1, stamp: 1, heard: 1 };
+        let seen = || registry.session(&peer(1), |handle| Some(*handle));
+        let id = SessionId::next();
+        registry.with(&peer(1), |slot, _| slot.install_inbound(id, claim, session("session")));
+        registry.with_hidden(&peer(1), |slot| assert!(slot.session().is_some()));
+        assert_eq!(seen(), Some(session("session")));
+        registry.with_hidden(&peer(1), |slot| assert!(slot.remove(id).is_some()));
+        assert_eq!(seen(), None);
+        assert_eq!(registry.len(), 0);
+        registry.with_hidden(&peer(1), |slot| assert!(slot.session().is_none()));
+        assert_eq!((seen(), registry.len()), (None, 0));
     }
 
     #[test]
@@ -423,10 +518,10 @@ mod tests {
         let claim = Claim { instance: 1, stamp: 1, heard: 1 };
         registry.with(&peer(1), |slot, open| {
             assert_eq!(open, Open::Yes);
-            slot.install_inbound(SessionId::next(), claim, "session");
+            slot.install_inbound(SessionId::next(), claim, session("session"));
         });
         let swept = registry.shut(|_, slot| slot.disconnect().session);
-        assert_eq!(swept, [Some("session")]);
+        assert_eq!(swept, [Some(session("session"))]);
         assert_eq!(registry.session(&peer(1), |handle| Some(*handle)), None);
         assert_eq!(registry.len(), 0);
         registry.with(&peer(1), |_, open| assert_eq!(open, Open::No));
@@ -438,10 +533,12 @@ mod tests {
         let claim = Claim { instance: 1, stamp: 1, heard: 1 };
         for n in 0..=100 {
             registry.with(&peer(n), |slot, _| {
-                slot.install_inbound(SessionId::next(), claim, "session");
+                slot.install_inbound(SessionId::next(), claim, Session(peer(n), "session"));
             });
         }
         assert_eq!(registry.len(), 101);
-        assert_eq!(registry.read(&peer(50), |slot| slot.session().copied()), Some(Some("session")));
+        let found = Some(Session(peer(50), "session"));
+        assert_eq!(registry.read(&peer(50), |slot| slot.session().copied()), Some(found));
+        assert_eq!(registry.session(&peer(50), |handle| Some(*handle)), found);
     }
 }

@@ -24,9 +24,19 @@ pub(super) struct Blanks {
 }
 
 impl Blanks {
+    /// The first share of `core`, written over a blank.
+    pub(super) fn fill(&self, core: LeaseCore) -> Share {
+        let mut share = self.take();
+        match Share::get_mut(&mut share) {
+            Some(blank) => *blank = core,
+            None => share = Share::new(core),
+        }
+        share
+    }
+
     /// A blank. When there is none left, as many are made as cores are in use: a pool takes no more
     /// memory for later than it needs now.
-    pub(super) fn take(&self) -> Share {
+    fn take(&self) -> Share {
         let blank = || Share::new(LeaseCore::default());
         let used = self.used.fetch_add(1, Ordering::Relaxed);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);

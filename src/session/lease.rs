@@ -21,8 +21,12 @@ use crate::transport::Address;
 
 use super::{Fit, Session, Shared};
 
-/// A share of a session: the slot holds one, each lease one.
+/// A share of a session: the pool holds [`KEPT`], each lease one.
 pub(crate) type Share = sync::Arc<LeaseCore>;
+
+/// Shares of a session that the pool hands out: its slot's own, and the one of which those get theirs
+/// who ask without the slot's lock.
+pub(super) const KEPT: usize = 2;
 
 /// Leads to a share as long as there is one, and keeps none.
 pub(crate) type WeakShare = sync::Weak<LeaseCore>;
@@ -31,9 +35,9 @@ pub(crate) type WeakShare = sync::Weak<LeaseCore>;
 ///
 /// When the last has gone, the session is told; a retired one then drains.
 ///
-/// It has all that a checkout touches, in this order in memory, and with the counts fills one line of
-/// it: where there are very many sessions, each line that is not in a cache costs more than all the
-/// rest of a hit.
+/// It has all that a checkout touches, side by side and in as little memory as can be: where there are
+/// very many sessions, each line of memory that is not in a cache costs more than all the rest of a
+/// hit.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct LeaseCore {
@@ -48,6 +52,7 @@ pub(crate) struct LeaseCore {
 #[derive(Debug)]
 #[repr(C)]
 struct Of {
+    peer: PeerId,
     shared: Arc<Shared>,
     id: SessionId,
     permits: Option<Arc<Permits>>,
@@ -83,18 +88,30 @@ impl LeaseCore {
         });
         let semaphore = permits.as_ref().map(|permits| Arc::clone(&permits.semaphore));
         let shared = Arc::clone(&session.shared);
-        let mut core = shared.blanks.take();
-        *Share::get_mut(&mut core).expect("nobody else has seen a blank") = Self {
+        let core = shared.blanks.fill(Self {
             state: AtomicU64::new(shared.ticks()),
-            of: Some(Of { shared, id: session.id(), permits, session }),
-        };
+            of: Some(Of {
+                peer: session.peer(),
+                shared: Arc::clone(&shared),
+                id: session.id(),
+                permits,
+                session,
+            }),
+        });
         core.session().add_core(&core, semaphore);
         core
     }
 
     #[inline]
+    #[expect(clippy::expect_used, reason = "nobody but the stock of blanks has a blank")]
     fn of(&self) -> &Of {
-        self.of.as_ref().expect("nobody but the stock of blanks has one that is of no session")
+        self.of.as_ref().expect("a core that is in use is of a session")
+    }
+
+    /// Who is at the other end.
+    #[inline]
+    pub(crate) fn peer(&self) -> &PeerId {
+        &self.of().peer
     }
 
     /// The session.
@@ -251,7 +268,7 @@ impl Lease {
 
     /// Who is at the other end.
     pub fn peer(&self) -> PeerId {
-        self.core.session().peer()
+        *self.core.peer()
     }
 
     /// Which session this is a share of.

@@ -49,7 +49,7 @@ pub use inbox::{Inbox, Message};
 pub use lease::{Lease, SendOptions};
 
 pub(crate) use driver::Driver;
-pub(crate) use lease::{LeaseCore, Share, Turn, WeakShare};
+pub(crate) use lease::{LeaseCore, Share, Turn};
 pub(crate) use shared::Shared;
 
 /// What a session tells the pool. Called by the session's driver, outside every lock.
@@ -364,9 +364,10 @@ impl Session {
     /// Leases out, and handles that may become leases, as of some moment during the call.
     pub(crate) fn leases_out(&self) -> u32 {
         let handles = self.cores.handles();
-        // Until it is retired, the slot holds the newest core itself.
-        let slots = usize::from(self.marks.load(Ordering::Relaxed) & RETIRED == 0);
-        u32::try_from(handles.saturating_sub(slots)).unwrap_or(u32::MAX)
+        // Until it is retired, the pool keeps shares of the newest core itself.
+        let retired = self.marks.load(Ordering::Relaxed) & RETIRED != 0;
+        let kept = if retired { 0 } else { lease::KEPT };
+        u32::try_from(handles.saturating_sub(kept)).unwrap_or(u32::MAX)
     }
 
     /// A picture of the session.

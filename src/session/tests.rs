@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::lease::KEPT;
 use super::*;
 use crate::config::{Config, Settings};
 use crate::proto::Role;
@@ -32,8 +33,12 @@ struct FakeHost {
     /// What health checks answer; none: no check.
     healthy: Mutex<Option<bool>>,
     checks: AtomicUsize,
-    /// Dropped when the session is retired, as a slot would be.
-    slot: Mutex<Option<Share>>,
+    /// What a pool keeps, dropped when the session is retired.
+    slot: Mutex<Option<[Share; KEPT]>>,
+}
+
+fn kept(core: &Share) -> [Share; KEPT] {
+    std::array::from_fn(|_| Share::clone(core))
 }
 
 impl Host for FakeHost {
@@ -71,11 +76,11 @@ struct End {
 impl End {
     fn lease(&self) -> Lease {
         let slot = self.host.slot.lock().unwrap();
-        Lease::try_checkout(slot.as_ref().unwrap()).unwrap()
+        Lease::try_checkout(&slot.as_ref().unwrap()[0]).unwrap()
     }
 
     fn core(&self) -> Share {
-        Share::clone(self.host.slot.lock().unwrap().as_ref().unwrap())
+        Share::clone(&self.host.slot.lock().unwrap().as_ref().unwrap()[0])
     }
 
     /// What a pool does: out of the map, then retired.
@@ -161,7 +166,7 @@ where
         change(&mut spec);
         let session = Session::new(spec, &shared);
         let host = Arc::new(FakeHost::default());
-        *host.slot.lock().unwrap() = Some(LeaseCore::new(Arc::clone(&session), None));
+        *host.slot.lock().unwrap() = Some(kept(&LeaseCore::new(Arc::clone(&session), None)));
         let mut params = params(role);
         params.pings_per_second = 1_000;
         let core = SessionCore::new(transport, params);
