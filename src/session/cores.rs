@@ -98,7 +98,9 @@ impl Cores {
 
     /// Nobody is to wait for a lease any more.
     pub(super) fn close_permits(&self) {
-        lock(&self.list).iter().filter_map(|entry| entry.permits.as_ref()).for_each(|p| p.close());
+        let all: Vec<_> = lock(&self.list).iter().filter_map(|e| e.permits.clone()).collect();
+        // It wakes those who wait.
+        all.iter().for_each(|permits| permits.close());
     }
 
     /// The permits of the newest.
