@@ -6,6 +6,7 @@ mod charts;
 mod ends;
 mod groups;
 mod harness;
+mod machine;
 mod pools;
 mod process;
 mod report;
@@ -19,6 +20,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use groups::Group;
 use harness::Settings;
+use machine::Machine;
 use report::Report;
 
 /// Measures noise-pool against its peers and against the limits.
@@ -65,6 +67,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let settings = Settings { quick: arguments.quick, size: arguments.size };
     let mut report = Report::default();
     for group in groups {
+        println!("\n{}: {}", group.name, Machine::now());
         (group.run)(&settings, &mut report);
     }
     println!("\n{}", report.summary());
