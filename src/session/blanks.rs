@@ -11,13 +11,14 @@ use std::sync::{Mutex, PoisonError};
 
 use super::lease::{LeaseCore, Share};
 
-/// Most that are made at one time: a quarter of a mebibyte. The more, the fewer go into the holes that
-/// an allocator has between other things, and fills first.
+/// Most that are made at one time: 400 KB. The more, the fewer go into the holes that an allocator has
+/// between other things, and fills first.
 const MOST: usize = 4096;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Blanks {
+    /// Not one of loom's locks: which of the blanks somebody gets makes no difference.
     kept: Mutex<Vec<Share>>,
     /// How many cores are in use.
     used: AtomicUsize,
