@@ -1,20 +1,50 @@
-//! What the machine's memory is like at the moment.
+//! What the machine is like at the moment, beyond the speed of its cores.
 //!
-//! A virtual machine shares the last cache with neighbours, who leave it more of that or less within
-//! minutes; whatever touches much memory is then faster or slower. Printed before every group, for
-//! whoever compares two runs.
+//! A virtual machine shares the last cache with neighbours, who leave it more of that or less; and
+//! its host moves virtual cores among real ones, which have that cache in common or do not. Both
+//! change within minutes, and whatever is more than arithmetic is then faster or slower. Printed
+//! before every group, for whoever compares two runs.
 
-use std::hint::black_box;
+use std::fmt;
+use std::hint::{black_box, spin_loop};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::pools::shuffled;
 
 /// Places that a chase goes through, a line of memory each: 8 MiB.
 const PLACES: usize = 1 << 17;
 const LINE: usize = 64 / size_of::<usize>();
+const ROUND_TRIPS: u32 = 20_000;
 
-/// How long a load from 8 MiB takes, each from where the one before has led.
-pub fn load() -> Duration {
+/// Two latencies.
+pub struct Machine {
+    /// Of a load from 8 MiB, in which each depends on the one before.
+    load: Duration,
+    /// Of a word that one core writes and another answers; `None` where there is but one.
+    round_trip: Option<Duration>,
+}
+
+impl Machine {
+    pub fn now() -> Self {
+        Self { load: load(), round_trip: round_trip() }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a load from 8 MiB takes {:.0?}", self.load)?;
+        match self.round_trip {
+            Some(time) => write!(f, ", a line to the other core and back {time:.0?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn load() -> Duration {
     let order = shuffled((0..PLACES).collect());
     let mut next = vec![0; PLACES * LINE];
     for (from, to) in order.iter().zip(order.iter().cycle().skip(1)) {
@@ -25,4 +55,54 @@ pub fn load() -> Duration {
     let began = Instant::now();
     black_box(chase(4 * PLACES));
     began.elapsed() / (4 * PLACES as u32)
+}
+
+/// The median of some. The two threads are bound to a core each: the scheduler would leave both on
+/// one for its first slices of time, and that would be all that is seen.
+fn round_trip() -> Option<Duration> {
+    let allowed = sched_getaffinity(None).ok()?;
+    let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
+    let (here, there) = (cores.next()?, cores.next()?);
+    let mut samples = Vec::new();
+    for _ in 0..15 {
+        samples.push(round_trips(here, there)? / ROUND_TRIPS);
+    }
+    samples.sort();
+    Some(samples[samples.len() / 2])
+}
+
+fn round_trips(here: usize, there: usize) -> Option<Duration> {
+    let bound = |core| {
+        let mut only = CpuSet::new();
+        only.set(core);
+        sched_setaffinity(None, &only).is_ok()
+    };
+    let word = AtomicU64::new(0);
+    let awaited = |value| {
+        while word.load(Ordering::Acquire) != value {
+            spin_loop();
+        }
+    };
+    let turns = || (0..u64::from(ROUND_TRIPS)).map(|turn| (2 * turn + 1, 2 * turn + 2));
+    thread::scope(|scope| {
+        let answering = scope.spawn(|| {
+            let bound = bound(there);
+            turns().for_each(|(there, back)| {
+                awaited(there);
+                word.store(back, Ordering::Release);
+            });
+            bound
+        });
+        let asking = scope.spawn(|| {
+            let bound = bound(here);
+            let began = Instant::now();
+            turns().for_each(|(there, back)| {
+                word.store(there, Ordering::Release);
+                awaited(back);
+            });
+            bound.then(|| began.elapsed())
+        });
+        let time = asking.join().expect("it only counts");
+        time.filter(|_| answering.join().expect("it only counts"))
+    })
 }

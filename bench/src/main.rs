@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use groups::Group;
 use harness::Settings;
+use machine::Machine;
 use report::Report;
 
 /// Measures noise-pool against its peers and against the limits.
@@ -66,7 +67,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let settings = Settings { quick: arguments.quick, size: arguments.size };
     let mut report = Report::default();
     for group in groups {
-        println!("\n{}: a load from 8 MiB takes {:.0?}", group.name, machine::load());
+        println!("\n{}: {}", group.name, Machine::now());
         (group.run)(&settings, &mut report);
     }
     println!("\n{}", report.summary());
