@@ -10,6 +10,7 @@ mod machine;
 mod pools;
 mod process;
 mod report;
+mod turns;
 mod wire;
 
 use std::error::Error;

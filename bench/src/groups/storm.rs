@@ -2,13 +2,12 @@
 //!
 //! One router has a session with a peer, which asks it something a thousand times a second. In some
 //! windows a storm of strangers dials the router. The router has a runtime with two workers; the peer
-//! and the strangers have a thread each. What the strangers' thread takes would in truth be spent on
-//! other machines: it has the lowest priority, so that it waits for the router and not the router for
-//! it. What it costs all the same, in caches and on the way through the kernel, is not taken out of
-//! the latencies. It is shown by windows of a third kind, in which the same storm goes to another
-//! router with a runtime of its own.
+//! and the strangers have a thread each. What those threads do would in truth be done on other
+//! machines: the strangers' waits for the router, and not the router for it; the peer's does not wait
+//! for the router's work to have a slice of time. What they cost all the same, in caches and on the
+//! way through the kernel, is not taken out of the latencies. It is shown by windows of a third kind,
+//! in which the same storm goes to another router with a runtime of its own.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -20,7 +19,9 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::harness::{Settings, Spread};
+use crate::process::thread_time;
 use crate::report::{Figure, Report, number};
+use crate::turns::Turn;
 use crate::wire::ours::{End, Router};
 use crate::wire::{Check, Lane, Receiver, Sender, run};
 
@@ -32,9 +33,6 @@ const STRANGERS: usize = 64;
 
 /// The time between two questions, and in a storm between two dials.
 const PACE: Duration = Duration::from_millis(1);
-
-/// The lowest priority of a thread that is still scheduled like others.
-const LOWEST: i32 = 19;
 
 /// The kinds of windows.
 const WINDOWS: [&str; 3] = ["quiet", "storm", "storm elsewhere"];
@@ -78,14 +76,31 @@ pub fn run(settings: &Settings, report: &mut Report) {
     let (lanes, blowing) = (Lane::several(1, SIZE), storm.clone());
     runtime.spawn(answer(router, Check::new(&lanes), lanes[0].clone()));
     let strangers = thread::spawn(move || dial_again_and_again(&blowing, targets));
+    let asker = Asker { peer, check: Check::new(&lanes), lane: lanes[0].clone(), at: 0 };
+    let shown = thread::scope(|scope| {
+        let asking = scope.spawn(|| windows(settings, &storm, asker, &peers_runtime));
+        asking.join().expect("every question is answered")
+    });
+    storm.over.store(true, Relaxed);
+    strangers.join().expect("the strangers leave");
+    drop(other);
+    tell(&shown, report);
+}
 
+/// The windows of each kind, in turns. In the peer's thread.
+fn windows(
+    settings: &Settings,
+    storm: &Storm,
+    mut asker: Asker,
+    runtime: &Runtime,
+) -> [Vec<Window>; 3] {
+    Turn::Soon.take();
     let length = Duration::from_millis(if settings.quick { 600 } else { 1_500 });
-    let mut asker = Asker { peer, check: Check::new(&lanes), lane: lanes[0].clone(), at: 0 };
     let mut window = |kind: usize| {
         storm.window.store(kind, Relaxed);
         let before = (storm.done.load(Relaxed), storm.used.load(Relaxed));
         let began = Instant::now();
-        let latencies = peers_runtime.block_on(asker.ask_for(length));
+        let latencies = runtime.block_on(asker.ask_for(length));
         let (time, done) = (began.elapsed(), storm.done.load(Relaxed) - before.0);
         storm.window.store(QUIET, Relaxed);
         Window {
@@ -105,10 +120,7 @@ pub fn run(settings: &Settings, report: &mut Report) {
             shown[kind].push(window(kind));
         }
     }
-    storm.over.store(true, Relaxed);
-    strangers.join().expect("the strangers leave");
-    drop(other);
-    tell(&shown, report);
+    shown
 }
 
 /// A router on `runtime` and a peer on a runtime of its own, with a session that the peer dialled.
@@ -164,8 +176,7 @@ impl Asker {
 
 /// The strangers' thread.
 fn dial_again_and_again(storm: &Arc<Storm>, targets: [(PeerId, SocketAddr); 2]) {
-    // Of this thread alone, on Linux.
-    rustix::process::setpriority_process(None, LOWEST).expect("anybody may ask for less");
+    Turn::Last.take();
     let runtime =
         Builder::new_current_thread().enable_all().build().expect("the system gives threads");
     runtime.block_on(async {
@@ -179,7 +190,7 @@ fn dial_again_and_again(storm: &Arc<Storm>, targets: [(PeerId, SocketAddr); 2]) 
         let mut turn = 0;
         while !storm.over.load(Relaxed) {
             pace.tick().await;
-            storm.used.store(processor_time(), Relaxed);
+            storm.used.store(thread_time().as_nanos() as u64, Relaxed);
             let target = match storm.window.load(Relaxed) {
                 STORM => targets[0],
                 ELSEWHERE => targets[1],
@@ -195,12 +206,6 @@ fn dial_again_and_again(storm: &Arc<Storm>, targets: [(PeerId, SocketAddr); 2]) 
             });
         }
     });
-}
-
-/// Of this thread, in nanoseconds; 0 where the system does not tell.
-fn processor_time() -> u64 {
-    let told = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    told.split_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(0)
 }
 
 fn tell(shown: &[Vec<Window>; 3], report: &mut Report) {
