@@ -112,6 +112,16 @@ impl Results {
         Spread::of(a.rounds.iter().zip(&b.rounds).map(|(a, b)| a / b).collect())
     }
 
+    /// The rounds that are wanted.
+    fn only(&self, wanted: &[bool]) -> Self {
+        let of = |case: &Measured| Measured {
+            name: case.name.clone(),
+            rounds: case.rounds.iter().zip(wanted).filter(|(_, w)| **w).map(|(r, _)| *r).collect(),
+            ..*case
+        };
+        Self(self.0.iter().map(of).collect())
+    }
+
     /// How many times faster `ours` is than `theirs`, round by round.
     pub fn faster(&self, ours: &str, theirs: &str) -> Spread {
         self.ratio(theirs, ours)
@@ -119,30 +129,89 @@ impl Results {
 }
 
 /// Measures the cases of one group.
-pub fn measure(settings: &Settings, mut cases: Vec<Case<'_>>) -> Results {
-    let mut measured = Vec::new();
-    for case in &mut cases {
-        let units = *case.units.get_or_insert_with(|| calibrate(&mut case.work, settings));
-        // Once more, unmeasured: tables, buffers and caches are then as they stay.
-        (case.work)(units);
-        let (_, Allocated { calls, bytes }) = counted(|| (case.work)(units));
-        measured.push(Measured {
-            name: case.name.clone(),
-            rounds: Vec::new(),
-            allocations: calls as f64 / units as f64,
-            allocated_bytes: bytes as f64 / units as f64,
-        });
+pub fn measure(settings: &Settings, cases: Vec<Case<'_>>) -> Results {
+    let mut rounds = Rounds::of(settings, cases);
+    for _ in 0..settings.rounds() {
+        rounds.one_more();
     }
-    for round in 0..settings.rounds() {
-        for turn in 0..cases.len() {
-            let at = (round + turn) % cases.len();
-            let case = &mut cases[at];
+    Results(rounds.measured)
+}
+
+/// The rounds of a measurement that depends on a cache which the machine's neighbours use too.
+pub struct Shared {
+    /// All of them.
+    pub all: Results,
+    /// Those in which the neighbours left the cache alone.
+    pub calm: Results,
+    pub rounds: usize,
+    pub calm_rounds: usize,
+}
+
+/// Measures until there are enough calm rounds, or [`MOST`] times as many in all. `load` is asked
+/// before and after each: what a load takes from as much memory as the cases want to be in the cache.
+/// A round is calm if that is no more than twice the least of any round.
+pub fn measure_in_cache(
+    settings: &Settings,
+    cases: Vec<Case<'_>>,
+    mut load: impl FnMut() -> Duration,
+) -> Shared {
+    let mut rounds = Rounds::of(settings, cases);
+    let mut loads = Vec::new();
+    let mut before = load();
+    let calm = |loads: &[Duration]| -> Vec<bool> {
+        let least = loads.iter().min().copied().unwrap_or_default();
+        loads.iter().map(|load| *load <= 2 * least).collect()
+    };
+    let count = |calm: &[bool]| calm.iter().filter(|calm| **calm).count();
+    while count(&calm(&loads)) < settings.rounds() && loads.len() < MOST * settings.rounds() {
+        rounds.one_more();
+        let after = load();
+        loads.push(before.max(after));
+        before = after;
+    }
+    let calm = calm(&loads);
+    let all = Results(rounds.measured);
+    Shared { calm: all.only(&calm), rounds: calm.len(), calm_rounds: count(&calm), all }
+}
+
+/// Rounds in all, in times of those that are wanted.
+const MOST: usize = 8;
+
+/// Cases that are ready to be measured, and what they showed so far.
+struct Rounds<'a> {
+    cases: Vec<Case<'a>>,
+    measured: Vec<Measured>,
+    round: usize,
+}
+
+impl<'a> Rounds<'a> {
+    fn of(settings: &Settings, mut cases: Vec<Case<'a>>) -> Self {
+        let mut measured = Vec::new();
+        for case in &mut cases {
+            let units = *case.units.get_or_insert_with(|| calibrate(&mut case.work, settings));
+            // Once more, unmeasured: tables, buffers and caches are then as they stay.
+            (case.work)(units);
+            let (_, Allocated { calls, bytes }) = counted(|| (case.work)(units));
+            measured.push(Measured {
+                name: case.name.clone(),
+                rounds: Vec::new(),
+                allocations: calls as f64 / units as f64,
+                allocated_bytes: bytes as f64 / units as f64,
+            });
+        }
+        Self { cases, measured, round: 0 }
+    }
+
+    fn one_more(&mut self) {
+        for turn in 0..self.cases.len() {
+            let at = (self.round + turn) % self.cases.len();
+            let case = &mut self.cases[at];
             let units = case.units.unwrap_or(1);
             let time = (case.work)(units);
-            measured[at].rounds.push(time.as_nanos() as f64 / units as f64);
+            self.measured[at].rounds.push(time.as_nanos() as f64 / units as f64);
         }
+        self.round += 1;
     }
-    Results(measured)
 }
 
 /// As many units as fill a round.
@@ -175,6 +244,39 @@ mod tests {
             Results(vec![case("a", &[10.0, 20.0, 300.0]), case("b", &[5.0, 20.0, 100.0])]);
         assert_eq!(results.ratio("a", "b"), Spread { median: 2.0, low: 2.0, high: 3.0 });
         assert_eq!(results.case("a").time().median, 20.0);
+    }
+
+    #[test]
+    fn rounds_go_on_until_enough_are_calm_and_the_others_are_told_apart() {
+        let settings = Settings { quick: true, size: None };
+        let wanted = settings.rounds();
+        // Before the first, then after each: the fourth round, and those on either side of it.
+        let loads = [10, 11, 12, 90, 91, 12].map(Duration::from_nanos);
+        let mut asked = 0;
+        let mut time = 0;
+        let shared = measure_in_cache(
+            &settings,
+            vec![Case::of("one", 1, |_| {
+                time += 1;
+                Duration::from_nanos(time)
+            })],
+            || {
+                asked += 1;
+                *loads.get(asked - 1).unwrap_or(&Duration::from_nanos(20))
+            },
+        );
+        assert_eq!((shared.rounds, shared.calm_rounds), (wanted + 3, wanted));
+        // Two runs go before the first round: the first is 3.
+        assert_eq!(shared.all.case("one").rounds[..6], [3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+        assert_eq!(shared.calm.case("one").rounds[..3], [3.0, 4.0, 8.0]);
+
+        let mut worse = Duration::from_nanos(1);
+        let one = || Case::of("one", 1, |_| Duration::from_nanos(1));
+        let never = measure_in_cache(&settings, vec![one()], || {
+            worse *= 2;
+            worse
+        });
+        assert_eq!((never.rounds, never.calm_rounds), (MOST * wanted, 2));
     }
 
     #[test]

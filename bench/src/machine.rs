@@ -30,7 +30,7 @@ pub struct Machine {
 
 impl Machine {
     pub fn now() -> Self {
-        Self { load: load(), round_trip: round_trip() }
+        Self { load: Chase::new().load(), round_trip: round_trip() }
     }
 }
 
@@ -44,17 +44,27 @@ impl fmt::Display for Machine {
     }
 }
 
-fn load() -> Duration {
-    let order = shuffled((0..PLACES).collect());
-    let mut next = vec![0; PLACES * LINE];
-    for (from, to) in order.iter().zip(order.iter().cycle().skip(1)) {
-        next[from * LINE] = to * LINE;
+/// A way through 8 MiB.
+pub struct Chase(Vec<usize>);
+
+impl Chase {
+    pub fn new() -> Self {
+        let order = shuffled((0..PLACES).collect());
+        let mut next = vec![0; PLACES * LINE];
+        for (from, to) in order.iter().zip(order.iter().cycle().skip(1)) {
+            next[from * LINE] = to * LINE;
+        }
+        Self(next)
     }
-    let chase = |steps| (0..steps).fold(0, |at, _| next[at]);
-    black_box(chase(PLACES));
-    let began = Instant::now();
-    black_box(chase(4 * PLACES));
-    began.elapsed() / (4 * PLACES as u32)
+
+    /// How long a load takes, each from where the one before has led.
+    pub fn load(&self) -> Duration {
+        let chase = |steps| (0..steps).fold(0, |at, _| self.0[at]);
+        black_box(chase(PLACES));
+        let began = Instant::now();
+        black_box(chase(4 * PLACES));
+        began.elapsed() / (4 * PLACES as u32)
+    }
 }
 
 /// The median of some. The two threads are bound to a core each: the scheduler would leave both on
