@@ -335,7 +335,7 @@ impl Inner {
             return None;
         }
         let now = Instant::now().into_std();
-        let (until, cause) = backoff.check(&target.peer, &self.hashes(&target.addresses), now)?;
+        let (until, cause) = backoff.check(&target.peer, &self.hashes(target.addresses()), now)?;
         Some(DialError::Backoff { until: until.into(), cause: Arc::new(cause.clone()) })
     }
 

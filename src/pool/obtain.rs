@@ -138,7 +138,7 @@ impl Inner {
             Found::Joined(seat) => {
                 self.counters.misses.one();
                 self.counters.dials_shared.one();
-                seat.dial.add_addresses(&target.addresses);
+                seat.dial.add_addresses(target.addresses());
                 seat
             }
             Found::Begun(seat, place) => {
@@ -203,7 +203,7 @@ impl Inner {
                 return Err(DialError::Limit(Limit::QueuedDials));
             };
             let attempt = AttemptId::next();
-            let dial = Arc::new(Dial::new(attempt, target.peer, &target.addresses));
+            let dial = Arc::new(Dial::new(attempt, target.peer, target.addresses()));
             slot.dial(attempt, dial.clone());
             Ok(Found::Begun(Seat::at(dial), place))
         });

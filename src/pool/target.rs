@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::slice;
 use std::time::Duration;
 
 use crate::id::PeerId;
@@ -25,21 +26,37 @@ use crate::transport::{Address, PeerAddress, TargetData};
 #[derive(Clone)]
 pub struct Target {
     pub(crate) peer: PeerId,
-    pub(crate) addresses: Vec<Address>,
+    addresses: Addresses,
     pub(crate) data: Option<TargetData>,
     pub(crate) timeout: Option<Duration>,
+}
+
+/// Nearly always one at most: a caller who joins a dial takes no memory for it.
+#[derive(Clone)]
+enum Addresses {
+    None,
+    One(Address),
+    Many(Vec<Address>),
 }
 
 impl Target {
     /// The peer, to be resolved by the connector.
     pub fn new(peer: PeerId) -> Self {
-        Self { peer, addresses: Vec::new(), data: None, timeout: None }
+        Self { peer, addresses: Addresses::None, data: None, timeout: None }
     }
 
     /// Adds an address to try, after those added before.
     #[must_use]
     pub fn address(mut self, address: impl Into<Address>) -> Self {
-        self.addresses.push(address.into());
+        let address = address.into();
+        self.addresses = match self.addresses {
+            Addresses::None => Addresses::One(address),
+            Addresses::One(first) => Addresses::Many(vec![first, address]),
+            Addresses::Many(mut all) => {
+                all.push(address);
+                Addresses::Many(all)
+            }
+        };
         self
     }
 
@@ -63,13 +80,22 @@ impl Target {
     pub fn peer(&self) -> PeerId {
         self.peer
     }
+
+    /// The addresses to try, in order.
+    pub(crate) fn addresses(&self) -> &[Address] {
+        match &self.addresses {
+            Addresses::None => &[],
+            Addresses::One(address) => slice::from_ref(address),
+            Addresses::Many(all) => all,
+        }
+    }
 }
 
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Target")
             .field("peer", &self.peer)
-            .field("addresses", &self.addresses)
+            .field("addresses", &self.addresses())
             .field("timeout", &self.timeout)
             .finish_non_exhaustive()
     }
@@ -90,5 +116,25 @@ impl From<PeerAddress> for Target {
 impl From<(PeerId, SocketAddr)> for Target {
     fn from((peer, address): (PeerId, SocketAddr)) -> Self {
         Self::new(peer).address(address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_keep_their_order_however_many_there_are() {
+        let mut target = Target::new(PeerId::from_public_key([7; 32]).unwrap());
+        let mut added = Vec::new();
+        assert_eq!(target.addresses(), added);
+        for port in 1..=4 {
+            let address = Address::from(SocketAddr::from(([127, 0, 0, 1], port)));
+            added.push(address.clone());
+            target = target.address(address);
+            assert_eq!(target.addresses(), added);
+        }
+        let shown = format!("{target:?}");
+        assert!(shown.contains("127.0.0.1:4"), "{shown}");
     }
 }
