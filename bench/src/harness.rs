@@ -137,41 +137,42 @@ pub fn measure(settings: &Settings, cases: Vec<Case<'_>>) -> Results {
     Results(rounds.measured)
 }
 
-/// The rounds of a measurement that depends on a cache which the machine's neighbours use too.
-pub struct Shared {
+/// The rounds of a measurement that depends on more of the machine than its own cores' work.
+pub struct Undisturbed {
     /// All of them.
     pub all: Results,
-    /// Those in which the neighbours left the cache alone.
+    /// Those in which the machine was undisturbed.
     pub calm: Results,
     pub rounds: usize,
     pub calm_rounds: usize,
 }
 
-/// Measures until there are enough calm rounds, or [`MOST`] times as many in all. `load` is asked
-/// before and after each: what a load takes from as much memory as the cases want to be in the cache.
-/// A round is calm if that is no more than twice the least of any round.
-pub fn measure_in_cache(
+/// Measures until there are enough calm rounds, or [`MOST`] times as many in all. `latency` is asked
+/// before and after each: one of the machine's own, on which the cases depend. A round is calm if that
+/// is no more than twice the least of any round.
+pub fn measure_undisturbed(
     settings: &Settings,
     cases: Vec<Case<'_>>,
-    mut load: impl FnMut() -> Duration,
-) -> Shared {
+    mut latency: impl FnMut() -> Duration,
+) -> Undisturbed {
     let mut rounds = Rounds::of(settings, cases);
-    let mut loads = Vec::new();
-    let mut before = load();
-    let calm = |loads: &[Duration]| -> Vec<bool> {
-        let least = loads.iter().min().copied().unwrap_or_default();
-        loads.iter().map(|load| *load <= 2 * least).collect()
+    let mut latencies = Vec::new();
+    let mut before = latency();
+    let calm = |latencies: &[Duration]| -> Vec<bool> {
+        let least = latencies.iter().min().copied().unwrap_or_default();
+        latencies.iter().map(|latency| *latency <= 2 * least).collect()
     };
     let count = |calm: &[bool]| calm.iter().filter(|calm| **calm).count();
-    while count(&calm(&loads)) < settings.rounds() && loads.len() < MOST * settings.rounds() {
+    let most = MOST * settings.rounds();
+    while count(&calm(&latencies)) < settings.rounds() && latencies.len() < most {
         rounds.one_more();
-        let after = load();
-        loads.push(before.max(after));
+        let after = latency();
+        latencies.push(before.max(after));
         before = after;
     }
-    let calm = calm(&loads);
+    let calm = calm(&latencies);
     let all = Results(rounds.measured);
-    Shared { calm: all.only(&calm), rounds: calm.len(), calm_rounds: count(&calm), all }
+    Undisturbed { calm: all.only(&calm), rounds: calm.len(), calm_rounds: count(&calm), all }
 }
 
 /// Rounds in all, in times of those that are wanted.
@@ -254,7 +255,7 @@ mod tests {
         let loads = [10, 11, 12, 90, 91, 12].map(Duration::from_nanos);
         let mut asked = 0;
         let mut time = 0;
-        let shared = measure_in_cache(
+        let told = measure_undisturbed(
             &settings,
             vec![Case::of("one", 1, |_| {
                 time += 1;
@@ -265,14 +266,14 @@ mod tests {
                 *loads.get(asked - 1).unwrap_or(&Duration::from_nanos(20))
             },
         );
-        assert_eq!((shared.rounds, shared.calm_rounds), (wanted + 3, wanted));
+        assert_eq!((told.rounds, told.calm_rounds), (wanted + 3, wanted));
         // Two runs go before the first round: the first is 3.
-        assert_eq!(shared.all.case("one").rounds[..6], [3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
-        assert_eq!(shared.calm.case("one").rounds[..3], [3.0, 4.0, 8.0]);
+        assert_eq!(told.all.case("one").rounds[..6], [3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+        assert_eq!(told.calm.case("one").rounds[..3], [3.0, 4.0, 8.0]);
 
         let mut worse = Duration::from_nanos(1);
         let one = || Case::of("one", 1, |_| Duration::from_nanos(1));
-        let never = measure_in_cache(&settings, vec![one()], || {
+        let never = measure_undisturbed(&settings, vec![one()], || {
             worse *= 2;
             worse
         });

@@ -67,9 +67,11 @@ impl Chase {
     }
 }
 
+/// How long a line of memory takes to the other core and back; `None` where there is but one.
+///
 /// The median of some. The two threads are bound to a core each: the scheduler would leave both on
 /// one for its first slices of time, and that would be all that is seen.
-fn round_trip() -> Option<Duration> {
+pub fn round_trip() -> Option<Duration> {
     let allowed = sched_getaffinity(None).ok()?;
     let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
     let (here, there) = (cores.next()?, cores.next()?);

@@ -16,7 +16,7 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::time::sleep;
 
 use crate::ends::crowd::{Crowd, Member, quiet, runtime};
-use crate::harness::{Settings, Shared, Spread, measure_in_cache};
+use crate::harness::{Settings, Spread, Undisturbed, measure_undisturbed};
 use crate::machine::Chase;
 use crate::pools::{Connection, case, limit, shuffled};
 use crate::process::{apart, processor_time, resident, thread_time};
@@ -244,7 +244,7 @@ fn checkout(
     few: &Crowd,
     many: &Crowd,
     rest: &[(PeerId, SessionId)],
-) -> Shared {
+) -> Undisturbed {
     let (small, pool) = (names(&few.members), &many.pool);
     let hit = |pool: &Pool, names: &[(PeerId, SessionId)], at: usize| match pool.get(&names[at].0) {
         Some(lease) if lease.session_id() == names[at].1 => at as u64,
@@ -261,7 +261,7 @@ fn checkout(
         limit::hit(map, &names[at].0).wrapping_add(at as u64)
     };
     let chase = Chase::new();
-    measure_in_cache(
+    measure_undisturbed(
         settings,
         vec![
             case("few", small.len(), |at| hit(&few.pool, &small, at)),
