@@ -24,7 +24,8 @@ const ROUND_TRIPS: u32 = 20_000;
 pub struct Machine {
     /// Of a load from 8 MiB, in which each depends on the one before.
     load: Duration,
-    /// Of a word that one core writes and another answers; `None` where there is but one.
+    /// Of a word that one core writes and another answers; `None` where there is but one, or
+    /// no thread may be bound to one.
     round_trip: Option<Duration>,
 }
 
@@ -67,7 +68,8 @@ impl Chase {
     }
 }
 
-/// How long a line of memory takes to the other core and back; `None` where there is but one.
+/// How long a line of memory takes to the other core and back; `None` where there is but one, or
+/// no thread may be bound to one.
 ///
 /// The median of some. The two threads are bound to a core each: the scheduler would leave both on
 /// one for its first slices of time, and that would be all that is seen.
@@ -75,20 +77,24 @@ pub fn round_trip() -> Option<Duration> {
     let allowed = sched_getaffinity(None).ok()?;
     let mut cores = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core));
     let (here, there) = (cores.next()?, cores.next()?);
-    let mut samples = Vec::new();
-    for _ in 0..15 {
-        samples.push(round_trips(here, there)? / ROUND_TRIPS);
+    // Asked before anybody waits for an answer: two that share a core would wait for most of a minute.
+    let bound = |core| thread::scope(|scope| scope.spawn(move || bind(core)).join());
+    if ![here, there].into_iter().all(|core| bound(core).is_ok_and(|bound| bound)) {
+        return None;
     }
+    let mut samples: Vec<_> = (0..15).map(|_| round_trips(here, there) / ROUND_TRIPS).collect();
     samples.sort();
     Some(samples[samples.len() / 2])
 }
 
-fn round_trips(here: usize, there: usize) -> Option<Duration> {
-    let bound = |core| {
-        let mut only = CpuSet::new();
-        only.set(core);
-        sched_setaffinity(None, &only).is_ok()
-    };
+/// Keeps this thread on one core. Whether the system allows it.
+fn bind(core: usize) -> bool {
+    let mut only = CpuSet::new();
+    only.set(core);
+    sched_setaffinity(None, &only).is_ok()
+}
+
+fn round_trips(here: usize, there: usize) -> Duration {
     let word = AtomicU64::new(0);
     let awaited = |value| {
         while word.load(Ordering::Acquire) != value {
@@ -97,24 +103,22 @@ fn round_trips(here: usize, there: usize) -> Option<Duration> {
     };
     let turns = || (0..u64::from(ROUND_TRIPS)).map(|turn| (2 * turn + 1, 2 * turn + 2));
     thread::scope(|scope| {
-        let answering = scope.spawn(|| {
-            let bound = bound(there);
+        scope.spawn(|| {
+            bind(there);
             turns().for_each(|(there, back)| {
                 awaited(there);
                 word.store(back, Ordering::Release);
             });
-            bound
         });
         let asking = scope.spawn(|| {
-            let bound = bound(here);
+            bind(here);
             let began = Instant::now();
             turns().for_each(|(there, back)| {
                 word.store(there, Ordering::Release);
                 awaited(back);
             });
-            bound.then(|| began.elapsed())
+            began.elapsed()
         });
-        let time = asking.join().expect("it only counts");
-        time.filter(|_| answering.join().expect("it only counts"))
+        asking.join().expect("it only counts")
     })
 }
