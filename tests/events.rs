@@ -372,3 +372,23 @@ async fn what_a_disconnect_loses_is_told_with_the_end() {
     let report = report.expect("told before those who wait for the end are woken");
     assert_eq!((report.accepted, report.delivered, report.unknown), (7, 0, 7));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_hears_a_verdict_finds_it_counted_and_told() {
+    // As often as it takes to meet the two ends' tasks in another order.
+    for _ in 0..1_000 {
+        let net = Net::default();
+        let (host, _hosts) = net.pool(identity(1), Config::default().max_sessions(4).max_inbound(1));
+        let (guest, _guests) = net.pool(identity(2), Config::default());
+        let (late, _lates) = net.pool(identity(3), Config::default());
+        let mut events = host.subscribe();
+
+        let _lease = guest.get_or_dial(host.id()).await.unwrap();
+        assert_eq!(host.stats().handshakes_accepted, 1);
+        assert_eq!(opened(&told(&mut events)).len(), 1);
+        let _busy = host.get(&guest.id()).unwrap();
+        late.get_or_dial(host.id()).await.unwrap_err();
+        assert_eq!(host.stats().rejected_by_us.full, 1);
+        assert!(told(&mut events).iter().any(|e| matches!(e, PoolEvent::Rejected { .. })));
+    }
+}

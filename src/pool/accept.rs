@@ -206,18 +206,8 @@ impl Inner {
         };
         let peer = proposed.peer;
         // Boxed, so that a stranger who never gets so far does not carry its state.
-        match Box::pin(self.judge(proposed, remote, began, ticket, runs)).await {
-            Ok(accepted) => {
-                self.counters.handshakes_accepted.one();
-                Ok(accepted)
-            }
-            Err(reason) => {
-                self.counters.rejected_by_us.count(reason);
-                debug!(peer = %peer.short(), %reason, "rejected");
-                self.events.publish(|| PoolEvent::Rejected { peer, reason, by: RejectedBy::Us });
-                Err(NotAccepted::Rejected(peer, reason))
-            }
-        }
+        let judged = Box::pin(self.judge(proposed, remote, began, ticket, runs)).await;
+        judged.map_err(|reason| NotAccepted::Rejected(peer, reason))
     }
 
     /// Why a stranger was not heard out.
@@ -302,7 +292,9 @@ impl Inner {
             drop(waiting.take());
             match decision {
                 Decision::Accept { stamp, row, displaced } => {
-                    // No await from here on: what stands in the slot gets its driver.
+                    // No await from here on: what stands in the slot gets its driver. Counted before
+                    // it runs: the peer may act on the verdict at once.
+                    self.counters.handshakes_accepted.one();
                     self.count_inbound_row(row, parked);
                     let verdict = Verdict::Accept {
                         stamp,
@@ -427,8 +419,8 @@ impl Inner {
         }
     }
 
-    /// Tells the peer no, in a task of its own: it ends when the peer closes, within a second. The
-    /// connection keeps its place among the pending handshakes until then.
+    /// Counts the refusal, then tells the peer, in a task of its own: it ends when the peer closes,
+    /// within a second. The connection keeps its place among the pending handshakes until then.
     fn reject(
         self: &Arc<Self>,
         proposed: Proposed,
@@ -436,6 +428,10 @@ impl Inner {
         retry_after: Option<Duration>,
         ticket: Ticket,
     ) -> RejectReason {
+        let peer = proposed.peer;
+        self.counters.rejected_by_us.count(reason);
+        debug!(peer = %peer.short(), %reason, "rejected");
+        self.events.publish(|| PoolEvent::Rejected { peer, reason, by: RejectedBy::Us });
         self.spawn(async move {
             proposed.reject(reason, retry_after).await;
             drop(ticket);
