@@ -378,7 +378,8 @@ async fn who_hears_a_verdict_finds_it_counted_and_told() {
     // As often as it takes to meet the two ends' tasks in another order.
     for _ in 0..1_000 {
         let net = Net::default();
-        let (host, _hosts) = net.pool(identity(1), Config::default().max_sessions(4).max_inbound(1));
+        let (host, _hosts) =
+            net.pool(identity(1), Config::default().max_sessions(4).max_inbound(1));
         let (guest, _guests) = net.pool(identity(2), Config::default());
         let (late, _lates) = net.pool(identity(3), Config::default());
         let mut events = host.subscribe();

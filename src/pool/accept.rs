@@ -27,7 +27,7 @@ use crate::pool::registry::Open;
 use crate::pool::room::Room;
 use crate::proto::record::Verdict;
 use crate::proto::slot::{Claim, Displaced, InboundRow, Judgement, Phase, View};
-use crate::session::{Driver, Share};
+use crate::session::{Driver, Kept, Share};
 use crate::sync::lock;
 use crate::timer::{Elapsed, Timer};
 use crate::transport::native::{Failed, Proposed};
@@ -399,7 +399,7 @@ impl Inner {
             };
             // Drawn under the lock, so that stamps follow the order of decisions.
             let stamp = self.next_stamp();
-            let held = Held { core: core.clone(), room: Some(room) };
+            let held = Held { core: Kept::of(core), room: Some(room) };
             let displaced = slot.install_inbound(session.id(), *claim, held);
             Decision::Accept { stamp, row, displaced }
         })

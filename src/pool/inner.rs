@@ -35,7 +35,7 @@ use crate::proto::backoff::{BackoffTable, Bounds, Outcome};
 use crate::proto::slot::{KeyOrder, Slot};
 use crate::proto::stamp::StampSource;
 use crate::proto::throttle::Throttle;
-use crate::session::{self, LeaseCore, Share};
+use crate::session::{self, Kept, LeaseCore, Share};
 use crate::snapshot::SessionReport;
 use crate::sync::{AtomicU8, Mutex, lock};
 use crate::transport::native::Native;
@@ -46,16 +46,16 @@ pub(crate) type PeerSlot = Slot<Arc<Dial>, Held>;
 
 /// A session in its slot: the slot's own share of it, and its room.
 pub(crate) struct Held {
-    pub(crate) core: Share,
+    pub(crate) core: Kept,
     /// Passed on when another session replaces this one.
     pub(crate) room: Option<Room>,
 }
 
 impl Readable for Held {
-    type Handle = Share;
+    type Handle = Kept;
 
-    fn handle(&self) -> Share {
-        Share::clone(&self.core)
+    fn handle(&self) -> Kept {
+        Kept::of(&self.core)
     }
 
     fn mark(&self) -> usize {
@@ -63,7 +63,7 @@ impl Readable for Held {
     }
 }
 
-impl Handle for Share {
+impl Handle for Kept {
     #[inline]
     fn peer(&self) -> &PeerId {
         LeaseCore::peer(self)
@@ -78,7 +78,7 @@ impl Held {
     /// A lease is out; the share is as it was.
     pub(crate) fn close_unused(self) -> Result<Self, Self> {
         let Self { core, room } = self;
-        match LeaseCore::close_unused(core) {
+        match core.close_unused() {
             Ok(core) => Ok(Self { core, room }),
             Err(core) => Err(Self { core, room }),
         }

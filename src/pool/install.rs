@@ -21,7 +21,7 @@ use crate::pool::registry::Open;
 use crate::pool::room::Room;
 use crate::proto::record::Verdict;
 use crate::proto::slot::{AcceptRow, Acceptance, Claim, Displaced, DrainRow, Ended, Phase, View};
-use crate::session::{Driver, Host, LeaseCore, Session, SessionSpec, Share};
+use crate::session::{Driver, Host, Kept, LeaseCore, Session, SessionSpec, Share};
 use crate::snapshot::SessionReport;
 use crate::sync::lock;
 use crate::transport::native::Established;
@@ -115,7 +115,7 @@ impl Inner {
                 let Some(room) = room_of(slot).or_else(|| spare.take()) else {
                     return Step::NeedsRoom;
                 };
-                let held = Held { core: core.clone(), room: Some(room) };
+                let held = Held { core: Kept::of(&core), room: Some(room) };
                 Step::Adopt(row, slot.install_outbound(dial.attempt, session.id(), claim, held))
             });
             match step {
@@ -170,7 +170,7 @@ impl Inner {
     /// A session that nobody is to have: the peer may have sent on it, so it is drained, not cut.
     fn drain_late(&self, dial: &Dial, core: Share, why: CloseReason) {
         dial.note_drained(core.session().clone());
-        self.retire_unheld(core, why);
+        self.retire_unheld(core.session().clone(), core, why);
     }
 
     /// What an installed session displaced: its waiters get the new one, its session retires.
@@ -255,19 +255,18 @@ impl Inner {
         self.counters.session_retired(why);
         self.unwatch(core.session());
         drop(room);
-        self.retire_unheld(core, why);
+        self.retire_unheld(core.session().clone(), core, why);
     }
 
-    /// Retires a session that is in no slot.
-    fn retire_unheld(&self, core: Share, why: CloseReason) {
-        let session = core.session().clone();
+    /// Retires a session that is in no slot; `share` is what the caller has of it.
+    fn retire_unheld(&self, session: Arc<Session>, share: impl Sized, why: CloseReason) {
         for cut in self.draining.add(session.clone()) {
             self.events.publish(|| PoolEvent::LimitHit { limit: Limit::Draining });
             cut.close(CloseReason::DrainingFull);
         }
-        // Before the slot's share goes: the drain that its drop may begin knows its reason.
+        // Before the share goes: the drain that its drop may begin knows its reason.
         session.retire(why);
-        drop(core);
+        drop(share);
         self.keepers.lost(&session.peer());
         if session.ended().is_some() {
             self.draining.remove(session.id());

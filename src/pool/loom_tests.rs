@@ -181,7 +181,7 @@ fn at_rest(pool: &Inner, peer: PeerId) -> Option<Share> {
     let held = pool.registry.read(&peer, |slot| {
         assert_eq!(slot.superseded().len(), 0, "a verdict came, and its dial is still listed");
         assert!(!matches!(slot.view(), View::Dialing { .. }), "a dial is over and in its slot");
-        slot.session().map(|held| held.core.clone())
+        slot.session().map(|held| Share::clone(&held.core))
     })?;
     assert!(held.is_some(), "a vacant slot has an entry");
     held

@@ -20,7 +20,7 @@ use crate::pool::registry::Open;
 use crate::pool::stats::Waited;
 use crate::pool::target::Target;
 use crate::proto::slot::View;
-use crate::session::{ExclusiveLease, Fit, Lease, LeaseCore, Session, Share, Turn};
+use crate::session::{ExclusiveLease, Fit, Kept, Lease, LeaseCore, Session, Share, Turn};
 use crate::transport::{BoxedStream, Stream};
 
 /// How often a caller goes back to the slot when the session that it was given ended before it had
@@ -84,7 +84,7 @@ impl Inner {
     /// A lease on the live session, if there is one and a permit is free. Takes no slot's lock.
     #[inline]
     pub(crate) fn hit(&self, peer: &PeerId) -> Option<Lease> {
-        self.registry.session(peer, Lease::try_checkout)
+        self.registry.session(peer, |kept| Lease::try_checkout(kept))
     }
 
     /// As [`Inner::hit`], for a session that needs no probe.
@@ -184,7 +184,7 @@ impl Inner {
                 return Err(DialError::PoolClosed);
             }
             if let View::Ready { session, .. } = slot.view() {
-                return Ok(Found::Session(session.core.clone()));
+                return Ok(Found::Session(Share::clone(&session.core)));
             }
             if let Some(dial) = slot.join() {
                 return Ok(Found::Joined(Seat::at(dial)));
@@ -261,10 +261,10 @@ impl Inner {
                 return None;
             }
             if held.core.has_permits() {
-                return Some((held.core.clone(), None));
+                return Some((Share::clone(&held.core), None));
             }
             let gated = LeaseCore::new(session.clone(), Some(NonZeroU32::MAX));
-            let old = std::mem::replace(&mut held.core, gated.clone());
+            let old = std::mem::replace(&mut held.core, Kept::of(&gated));
             Some((gated, Some(old)))
         });
         // The old core goes when its last lease returns; this was the slot's share of it.

@@ -1,10 +1,12 @@
 //! The lease cores of one session, present and past: nearly always one.
 //!
-//! Owns the list of them, and what all of them are told. Whoever looks at a core has a share of it
-//! meanwhile; that is not a lease, so it is done under the list's lock, under which it is also decided
-//! whether a share is the only one. Such a share may turn out to be the last, and a core that goes
-//! wakes tasks: it must never go under the lock.
+//! Owns the list of them, what all of them are told, and which of their shares are no leases. Whoever
+//! looks at a core has a share of it meanwhile; that is not a lease, so it is done under the list's
+//! lock, under which the pool's own shares come and go too, and it is decided whether a share is the
+//! only one. A share that goes under the lock may turn out to be the last, and a core that goes wakes
+//! tasks: it must never go under the lock.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -25,6 +27,8 @@ struct Entry {
 struct List {
     newest: Option<Entry>,
     older: Vec<Entry>,
+    /// How many shares of all cores are [`Kept`].
+    kept: usize,
 }
 
 impl List {
@@ -121,22 +125,68 @@ impl Cores {
         drop(left);
     }
 
-    /// How many shares there are of all cores.
-    pub(super) fn handles(&self) -> usize {
-        lock(&self.list).handles()
+    /// How many shares there are of all cores, but for those that are [`Kept`].
+    pub(super) fn leases(&self) -> usize {
+        let list = lock(&self.list);
+        // One that was closed is kept and not listed any more.
+        list.handles().saturating_sub(list.kept)
+    }
+}
+
+/// A share that the pool keeps in order to hand out others: it is no lease.
+#[derive(Debug)]
+pub(crate) struct Kept(
+    /// Always, but for the moment in which it goes.
+    Option<Share>,
+);
+
+impl Kept {
+    /// One more share of the core, to be kept.
+    pub(crate) fn of(core: &Share) -> Self {
+        let mut list = lock(&core.session().cores.list);
+        list.kept += 1;
+        Self(Some(Share::clone(core)))
     }
 
-    /// Makes of the only share of all cores one to which no weak handle leads: no lease can be taken
-    /// by one any more. Whether it is the only one is decided by the word that a lease is taken by.
+    /// Makes of the only share of all the session's cores one to which no weak handle leads: no lease
+    /// can be taken by one any more. Whether it is the only one is decided by the word that a lease is
+    /// taken by.
     ///
     /// # Errors
     ///
     /// It is not the only one.
-    pub(super) fn close_unused(&self, share: Share) -> Result<Share, Share> {
-        let list = lock(&self.list);
+    pub(crate) fn close_unused(mut self) -> Result<Self, Self> {
+        let session = Arc::clone(self.session());
+        let list = lock(&session.cores.list);
         if list.handles() > 1 {
-            return Err(share);
+            return Err(self);
         }
-        Share::try_unwrap(share).map(Share::new)
+        match self.0.take().map(Share::try_unwrap) {
+            Some(Ok(core)) => Ok(Self(Some(Share::new(core)))),
+            Some(Err(share)) => Err(Self(Some(share))),
+            None => Err(self),
+        }
+    }
+}
+
+impl Deref for Kept {
+    type Target = Share;
+
+    #[inline]
+    #[expect(clippy::expect_used, reason = "nobody can look at it in the moment in which it goes")]
+    fn deref(&self) -> &Share {
+        self.0.as_ref().expect("a share that is kept is there")
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let Some(share) = self.0.take() else { return };
+        let session = Arc::clone(share.session());
+        let mut list = lock(&session.cores.list);
+        list.kept -= 1;
+        let core = Share::into_inner(share);
+        drop(list);
+        drop(core);
     }
 }

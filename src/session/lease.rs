@@ -21,12 +21,8 @@ use crate::transport::Address;
 
 use super::{Fit, Session, Shared};
 
-/// A share of a session: the pool holds [`KEPT`], each lease one.
+/// A share of a session. Each lease has one; what the pool has of its own is [`Kept`](super::Kept).
 pub(crate) type Share = sync::Arc<LeaseCore>;
-
-/// Shares of a session that the pool hands out: its slot's own, and the one of which those get theirs
-/// who ask without the slot's lock.
-pub(super) const KEPT: usize = 2;
 
 /// Leads to a share as long as there is one, and keeps none.
 pub(crate) type WeakShare = sync::Weak<LeaseCore>;
@@ -117,17 +113,6 @@ impl LeaseCore {
     /// The session.
     pub(crate) fn session(&self) -> &Arc<Session> {
         &self.of().session
-    }
-
-    /// Makes of the session's only share one to which no weak handle leads: no lease can be taken by
-    /// one any more. Whether it is the only one is decided by the word that a lease is taken by.
-    ///
-    /// # Errors
-    ///
-    /// It is not the only share.
-    pub(crate) fn close_unused(core: Share) -> Result<Share, Share> {
-        let session = Arc::clone(core.session());
-        session.cores.close_unused(core)
     }
 
     /// As [`Session::fit`].

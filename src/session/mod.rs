@@ -48,6 +48,7 @@ pub use exclusive::ExclusiveLease;
 pub use inbox::{Inbox, Message};
 pub use lease::{Lease, SendOptions};
 
+pub(crate) use cores::Kept;
 pub(crate) use driver::Driver;
 pub(crate) use lease::{LeaseCore, Share, Turn};
 pub(crate) use shared::Shared;
@@ -363,12 +364,7 @@ impl Session {
 
     /// Leases out, and handles that may become leases, as of some moment during the call.
     pub(crate) fn leases_out(&self) -> u32 {
-        let handles = self.cores.handles();
-        // Until it is retired, the pool keeps shares of the newest core itself. While one is on its way
-        // in or out, this says too few. It says too many between a close and the pool's hearing of it.
-        let retired = self.marks.load(Ordering::Relaxed) & RETIRED != 0;
-        let kept = if retired { 0 } else { lease::KEPT };
-        u32::try_from(handles.saturating_sub(kept)).unwrap_or(u32::MAX)
+        u32::try_from(self.cores.leases()).unwrap_or(u32::MAX)
     }
 
     /// A picture of the session.

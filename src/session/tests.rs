@@ -16,7 +16,6 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::lease::KEPT;
 use super::*;
 use crate::config::{Config, Settings};
 use crate::proto::Role;
@@ -34,11 +33,11 @@ struct FakeHost {
     healthy: Mutex<Option<bool>>,
     checks: AtomicUsize,
     /// What a pool keeps, dropped when the session is retired.
-    slot: Mutex<Option<[Share; KEPT]>>,
+    slot: Mutex<Option<[Kept; 2]>>,
 }
 
-fn kept(core: &Share) -> [Share; KEPT] {
-    std::array::from_fn(|_| Share::clone(core))
+fn kept(core: &Share) -> [Kept; 2] {
+    std::array::from_fn(|_| Kept::of(core))
 }
 
 impl Host for FakeHost {

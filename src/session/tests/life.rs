@@ -295,7 +295,7 @@ fn a_session_is_small() {
     // snow, the timer and the stream keep; whoever makes them grow had better say why.
     let (driver, session) = (size_of::<Driver>(), size_of::<Session>());
     assert!(driver <= 1_056, "{driver} bytes");
-    assert!(session <= 896, "{session} bytes");
+    assert!(session <= 904, "{session} bytes");
 }
 
 #[tokio::test(start_paused = true)]
