@@ -116,11 +116,29 @@ async fn an_exclusive_holder_who_does_not_read_pauses_the_peer_and_loses_nothing
         lease.flush().await.unwrap();
     });
     tokio::time::sleep(Duration::from_secs(200)).await;
-    assert!(ours.session.holder.undelivered() <= 3_000);
-    for count in 0..100 {
+    let undelivered = || ours.session.holder.undelivered();
+    let full = undelivered();
+    assert!((2_000..=3_000).contains(&full), "{full}");
+    assert!(ours.session.has_backlog(), "who waits to be read is in use");
+    assert_eq!(number(&exclusive.recv().await.unwrap()), 0);
+    let cost = full - undelivered();
+    let mut next = 1;
+    while undelivered() > 1_500 {
+        settle().await;
+        assert_eq!(undelivered(), full - next as usize * cost, "there is room, but not yet half");
+        assert!(ours.session.has_backlog());
+        assert_eq!(number(&exclusive.recv().await.unwrap()), next);
+        next += 1;
+    }
+    assert!(!ours.session.has_backlog(), "the driver may go on");
+    settle().await;
+    assert!(undelivered() > 1_500);
+    for count in next..100 {
         assert_eq!(number(&exclusive.recv().await.unwrap()), count);
     }
     sender.await.unwrap();
+    settle().await;
+    assert_eq!((undelivered(), ours.session.has_backlog()), (0, false));
     ours.session.close(CloseReason::Discarded);
     assert_eq!(exclusive.recv().await, None);
 }
@@ -198,7 +216,9 @@ async fn a_share_is_closed_or_leased_but_never_both() {
     drop(ours.host.slot.lock().unwrap().take());
     let only = || Kept::of(&LeaseCore::new(Arc::clone(&ours.session), None));
 
-    let core = only();
+    let older = Lease::try_checkout(&only()).unwrap();
+    let core = only().close_unused().expect_err("a lease of an older core is one");
+    drop(older);
     let lease = Lease::try_checkout(&core).unwrap();
     let core = core.close_unused().unwrap_err();
     drop(lease);
