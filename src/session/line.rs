@@ -231,16 +231,34 @@ mod tests {
             assert_eq!(stock.kept(), (0, 1), "one that has grown lies ready");
             let mut line = Line::default();
             let mut paid = 0;
-            for _ in 0..2_000 {
+            // Even the shortest fill more than one frame.
+            for _ in 0..25_000 {
                 paid += cost(len);
                 line.push(&mut body(7, len), None, Payer::Budget, paid, &stock);
                 let memory: usize = line.entries.iter().map(memory).sum();
                 assert!(memory <= 2 * paid + HEADER, "{memory} bytes of memory, {paid} paid");
             }
             assert!(line.entries.iter().all(|entry| match entry {
-                Entry::Records(records) => records.bytes().len() <= MOST_RECORDS,
+                Entry::Records(records) => records.bytes().len() + 16 <= MOST_PLAINTEXT,
                 Entry::Message(_) => false,
             }));
+        }
+    }
+
+    #[test]
+    fn an_empty_line_keeps_memory_for_a_few_and_gives_up_what_a_burst_needed() {
+        let stock = BufferStock::new(2);
+        let mut line = Line::default();
+        for (burst, kept) in [(LARGE_IDLE, true), (LARGE_IDLE + 1, false)] {
+            for _ in 0..burst {
+                line.push(&mut body(7, SMALL + 1), None, Payer::Session, 0, &stock);
+            }
+            line.give_up_memory();
+            assert!(line.entries.capacity() >= burst, "they are still waiting");
+            assert_eq!(emptied(&mut line, &stock).0.len(), burst);
+            line.give_up_memory();
+            assert_eq!(line.entries.capacity() >= burst, kept);
+            assert_eq!(line.entries.capacity() > 0, kept);
         }
     }
 

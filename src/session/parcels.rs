@@ -131,3 +131,59 @@ impl Parcels {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::record::Record;
+
+    fn one(byte: u8, len: usize) -> Parcel {
+        Parcel::Message(vec![byte; len].into())
+    }
+
+    fn frame(bytes: std::ops::Range<u8>, len: usize) -> Parcel {
+        let messages = bytes.len() as u32;
+        let mut records = Vec::new();
+        bytes.for_each(|byte| Record::Data(&vec![byte; len]).encode(&mut records));
+        Parcel::Frame { records: records.into(), messages }
+    }
+
+    #[test]
+    fn what_is_taken_is_counted_and_what_is_left_stays_in_order() {
+        for most in 0..=12 {
+            let mut parcels = Parcels::default();
+            parcels.push(one(0, 100));
+            parcels.push(frame(1..5, 30));
+            parcels.push(frame(5..9, 70));
+            parcels.push(one(9, 500));
+            let all = parcels.load();
+            assert_eq!(all, Load { messages: 10, cost: 1_000 + 10 * MESSAGE_OVERHEAD });
+            let (mut firsts, mut expected) = (Vec::new(), Load::default());
+            let taken = parcels.take(most, |message| {
+                expected.add(Load::of_message(&message));
+                firsts.push(message[0]);
+            });
+            assert_eq!((taken, taken.messages), (expected, most.min(10)));
+            let mut sum = taken;
+            sum.add(parcels.load());
+            assert_eq!(sum, all);
+            firsts.extend(std::iter::from_fn(|| parcels.pop()).map(|message| message[0]));
+            assert_eq!(firsts, (0..10).collect::<Vec<u8>>());
+            assert!(parcels.is_empty());
+        }
+    }
+
+    #[test]
+    fn memory_that_a_surge_needed_is_given_up_when_it_is_over() {
+        for (surge, kept) in [(16, true), (17, false)] {
+            let mut parcels = Parcels::default();
+            (0..surge).for_each(|_| parcels.push(one(0, 1)));
+            parcels.slim(16);
+            assert_eq!(parcels.len(), surge);
+            parcels.take(surge, drop);
+            parcels.slim(16);
+            assert_eq!(parcels.0.capacity() >= surge, kept);
+            assert_eq!(parcels.0.capacity() > 0, kept);
+        }
+    }
+}

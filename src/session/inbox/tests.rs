@@ -1,5 +1,7 @@
 //! Bounds, turns and wake-ups of the inbox.
 
+use std::pin::pin;
+
 use super::*;
 use crate::config::Config;
 use crate::proto::crypto::StaticKey;
@@ -120,6 +122,34 @@ fn a_frame_for_which_there_is_no_room_is_handed_over_as_far_as_there_is() {
     assert_eq!((gate.undelivered(), sender.gauge().held), (0, 0));
     sender.offer(&gate, &mut pending, Urgency::Usual);
     assert_eq!((pending.is_empty(), gate.undelivered()), (true, 2_000));
+}
+
+#[tokio::test]
+async fn many_are_taken_as_one_by_one_in_order_and_up_to_the_limit() {
+    let (sender, mut inbox) = small();
+    let (gate, other, third) = (gate(), gate(), gate());
+    let mut pending = frame(6);
+    sender.offer(&gate, &mut pending, Urgency::Usual);
+    sender.offer(&other, &mut messages(3), Urgency::Usual);
+    sender.offer(&third, &mut frame(1), Urgency::Usual);
+    let mut got = Vec::new();
+    assert_eq!(inbox.recv_many(&mut got, 0).await, 0);
+    assert_eq!((inbox.recv_many(&mut got, 1).await, woken(&gate)), (1, false));
+    assert_eq!((gate.undelivered(), sender.gauge().held), (3_000, 7_000));
+    assert_eq!((inbox.recv_many(&mut got, 4).await, woken(&gate)), (4, true));
+    assert_eq!((gate.undelivered(), other.undelivered(), sender.gauge().held), (0, 2_000, 3_000));
+    assert_eq!(inbox.recv_many(&mut got, usize::MAX).await, 3);
+    assert_eq!((other.undelivered(), third.undelivered(), sender.gauge().held), (0, 0, 0));
+    let whose: Vec<_> = got.iter().map(|message| (message.session, message.body.len())).collect();
+    let counts = [(&gate, 4), (&other, 3), (&third, 1)];
+    let each = |(gate, count): (&Arc<Gate>, _)| vec![(gate.session, 936); count];
+    assert_eq!(whose, counts.into_iter().flat_map(each).collect::<Vec<_>>());
+    // None is there: it waits, until there is one or never will be.
+    assert!(futures_util::poll!(pin!(inbox.recv_many(&mut got, 5))).is_pending());
+    sender.offer(&gate, &mut pending, Urgency::Usual);
+    assert_eq!(inbox.recv_many(&mut got, 5).await, 2);
+    sender.close();
+    assert_eq!(inbox.recv_many(&mut got, 5).await, 0);
 }
 
 #[test]
