@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use noise_pool::{
-    CloseReason, Config, DialError, Inbox, Lease, Limit, PingError, Pool, PoolEvent, Retry,
-    SendErrorKind, SendOptions, SendToError, SessionClosed, WhenFull,
+    Address, CloseReason, Config, DialError, Inbox, Lease, Limit, Origin, PingError, Pool,
+    PoolEvent, Retry, SendErrorKind, SendOptions, SendToError, SessionClosed, WhenFull,
 };
 use tokio::time::Instant;
 
@@ -235,6 +235,31 @@ async fn without_a_limit_leases_are_shared_and_counted() {
     assert_eq!(pair.a.snapshot().sessions[0].leases, 1_001);
     drop((first, more));
     assert_eq!(pair.a.snapshot().sessions[0].leases, 0);
+}
+
+#[tokio::test]
+async fn leases_of_both_ends_tell_the_same_of_their_session() {
+    let (a, b) = (Node::start(Config::default()).await, Node::start(Config::default()).await);
+    a.pool.set_application_payload("of a".into()).unwrap();
+    b.pool.set_application_payload("of b".into()).unwrap();
+    let ours = soon("a lease", a.pool.get_or_dial(b.target())).await.unwrap();
+    let theirs = b.pool.get(&a.id()).unwrap();
+    assert_eq!((ours.peer(), theirs.peer()), (b.id(), a.id()));
+    assert_eq!((ours.origin(), theirs.origin()), (Origin::Outbound, Origin::Inbound));
+    assert_eq!(ours.handshake_hash(), theirs.handshake_hash());
+    assert_eq!(
+        (&ours.peer_payload()[..], &theirs.peer_payload()[..]),
+        (&b"of b"[..], &b"of a"[..])
+    );
+    assert_eq!(ours.remote_address(), Some(&Address::from(b.address)));
+    // From where a dialled: only the acceptor saw it, and told.
+    let seen = theirs.remote_address().unwrap().to_string();
+    assert_eq!((ours.observed_address(), theirs.observed_address()), (&seen[..], ""));
+    for (pool, lease) in [(&a.pool, &ours), (&b.pool, &theirs)] {
+        assert!(!lease.is_retired());
+        assert_eq!(pool.snapshot().sessions[0].session, lease.session_id());
+        assert!(format!("{lease:?}").contains(&lease.session_id().to_string()), "{lease:?}");
+    }
 }
 
 // ---- all leases --------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 //! Leases: turns, exclusivity, marks of use.
 
 use std::num::NonZeroU32;
+use std::pin::pin;
 use std::sync::Barrier;
 
 use super::*;
@@ -153,6 +154,29 @@ async fn waiting_for_an_exclusive_lease_ends_with_the_session() {
     early.discard();
     assert_eq!(waiting.await.unwrap().unwrap_err(), CloseReason::Discarded);
     assert_eq!(ours.end().await.0, CloseReason::Discarded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_returns_tells_of_it_while_somebody_wants_to_know() {
+    let (ours, _theirs) = pair(Config::default(), 1 << 16).await;
+    for limited in [false, true] {
+        if limited {
+            drop(limit(&ours, 2));
+        }
+        let shared = &ours.shared;
+        let wanted = shared.want_idle();
+        let mut idle = pin!(shared.fell_idle());
+        let (last, first) = (ours.lease(), ours.lease());
+        drop(first);
+        assert!(futures_util::poll!(&mut idle).is_pending(), "another is still out");
+        drop(last);
+        assert!(futures_util::poll!(&mut idle).is_ready());
+        assert!(shared.idle_wanted());
+        drop(wanted);
+        assert!(!shared.idle_wanted());
+        drop(ours.lease());
+        assert!(futures_util::poll!(pin!(shared.fell_idle())).is_pending());
+    }
 }
 
 #[tokio::test(start_paused = true)]
