@@ -219,6 +219,18 @@ mod tests {
     }
 
     #[test]
+    fn no_more_are_kept_than_there_is_room_for_and_half_of_it_is_for_reading() {
+        for (most, reads, writes) in [(0, 0, 0), (1, 1, 0), (2, 1, 1), (7, 4, 3), (8, 4, 4)] {
+            let stock = BufferStock::new(most);
+            for _ in 0..10 {
+                stock.give_read(vec![0; READ_BUFFER].into());
+                stock.give_write(Vec::with_capacity(WRITE_BUFFER));
+            }
+            assert_eq!(stock.kept(), (reads, writes));
+        }
+    }
+
+    #[test]
     fn buffers_of_odd_sizes_are_not_kept() {
         let stock = BufferStock::new(2);
         stock.give_write(Vec::with_capacity(LARGEST_KEPT + 1));
