@@ -747,7 +747,7 @@ async fn a_pool_that_has_ended_refuses_everything_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_dials_a_pool_that_drains_is_told_to_come_back_later() {
+async fn who_dials_a_pool_that_drains_has_no_session_and_may_come_back() {
     let (pair, lease) = Pair::connected().await;
     let (other, _inbox) = pair.net.pool(identity(3), Config::default());
     pair.net.gate_new_streams(true);
@@ -766,6 +766,42 @@ async fn who_dials_a_pool_that_drains_is_told_to_come_back_later() {
     let report = soon("the drain", drain).await.unwrap();
     assert_eq!(report.sessions, 1);
     assert!(other.peers().is_empty());
+}
+
+/// Checks of peers that dial us take some seconds.
+struct Thorough;
+
+impl Hooks for Thorough {
+    fn ready<'a>(&'a self, _candidate: &'a Candidate) -> BoxFuture<'a, bool> {
+        Box::pin(async {
+            sleep(2 * SECOND).await;
+            true
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_shown_who_it_is_when_a_drain_begins_is_told_when_to_come_back() {
+    let net = Net::default();
+    let (host, _hosts_inbox) = net.pool_with(identity(1), Config::default(), Thorough);
+    let (first, _firsts_inbox) = net.pool(identity(2), Config::default());
+    let (late, _lates_inbox) = net.pool(identity(3), Config::default());
+    drop(soon("a lease", first.get_or_dial(host.id())).await.unwrap());
+    // The drain waits for it.
+    let lease = host.get(&first.id()).unwrap();
+    let began = Instant::now();
+    let dial = spawn_dial(&late, host.id());
+    sleep(SECOND).await;
+    let drain = spawn_drain(&host, LONG);
+    let error = soon("an answer", dial).await.unwrap().unwrap_err();
+    assert_eq!(began.elapsed().as_secs(), 2, "once it is decided");
+    let refused = DialError::Rejected { reason: RejectReason::Draining };
+    assert_eq!(error.cause().to_string(), refused.to_string());
+    let Retry::At(until) = error.retry() else { panic!("{error:?}") };
+    assert!(until >= began + 7 * SECOND, "the host asked for five seconds");
+    assert_eq!(host.stats().rejected_by_us.draining, 1);
+    drop(lease);
+    assert_eq!(soon("the drain", drain).await.unwrap().sessions, 1);
 }
 
 // ---- one peer ----------------------------------------------------------------------------------

@@ -11,11 +11,12 @@ use std::io;
 use std::time::Duration;
 
 use noise_pool::{
-    Address, BoxFuture, BoxedStream, Candidate, Config, Connector, DialError, DialPhase,
-    Disconnect, Hooks, Identity, InboundRows, LateAcceptRows, Lease, LimitUse, Origin, PeerId,
-    Pool, PoolEvent, Role, Target, TargetData,
+    Address, BoxFuture, BoxedStream, Candidate, CloseReason, Config, Connector, DialError,
+    DialPhase, Disconnect, Events, Hooks, Identity, InboundRows, LateAcceptRows, Lease, LimitUse,
+    Origin, PeerId, Pool, PoolEvent, Role, Target, TargetData,
 };
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use support::gate::{Gate, Way};
 use support::net::Net;
@@ -128,6 +129,15 @@ fn late(talker: &Talker) -> LateAcceptRows {
     talker.pool.stats().late_accept_rows
 }
 
+/// Why sessions have ended by now.
+fn reasons(events: &mut Events) -> Vec<CloseReason> {
+    let reason = |event| match event {
+        Ok(PoolEvent::Closed { reason, .. }) => Some(reason),
+        _ => None,
+    };
+    std::iter::from_fn(|| events.try_recv()).filter_map(reason).collect()
+}
+
 struct Yes;
 
 impl Hooks for Yes {}
@@ -181,6 +191,9 @@ async fn an_inbound_connection_aborts_a_dial_that_is_not_committed() {
         }
         let (_, theirs) = two.open(there, here.id()).await;
         assert_eq!(served(theirs).await, served(ours).await);
+        let began = Instant::now();
+        until("the dial has ended", || here.pool.snapshot().dials.is_empty()).await;
+        assert!(began.elapsed() < Duration::from_secs(1), "it was stopped");
         two.whole().await;
         assert_eq!(inbound(here), InboundRows { uncommitted: 1, ..InboundRows::default() });
         assert_eq!(here.pool.stats().simultaneous_opens, 1);
@@ -390,6 +403,7 @@ async fn a_late_accept_after_a_disconnect_is_drained() {
     for round in 0..TIMES {
         let two = Two::new();
         let (small, large) = (&two.small, &two.large);
+        let mut events = small.pool.subscribe();
         let gate = match round % 2 {
             // The dial holds its slot.
             0 => {
@@ -415,6 +429,7 @@ async fn a_late_accept_after_a_disconnect_is_drained() {
         until("drained", || late(small).marked == 1).await;
         two.apart().await;
         assert_eq!(late(small), LateAcceptRows { marked: 1, ..LateAcceptRows::default() });
+        assert_eq!(reasons(&mut events), vec![CloseReason::Disconnected; 1 + round % 2]);
     }
 }
 
