@@ -74,67 +74,57 @@
 
 #![forbid(unsafe_code)]
 
-pub mod error;
+mod base;
+mod pool;
+mod proto;
+mod session;
+mod transport;
+#[cfg(any(test, fuzzing))]
+mod verify;
 
 /// The README's code is compiled and run as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}
 
-mod config;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing {
-    //! Entry points of the fuzz targets, which live beside the code that they fuzz.
-    #[cfg(feature = "serde")]
-    pub use crate::config::fuzzing::{Format, config_parse};
-    pub use crate::identity::identity_parse;
-    pub use crate::pool::fuzzing::pool_ops;
-    pub use crate::proto::fuzzing::*;
-    #[cfg(feature = "snapshot-codec")]
-    pub use crate::snapshot::fuzzing::snapshot_decode;
+    //! Entry points of the fuzz targets.
+    pub use crate::verify::fuzz::*;
 }
-mod event;
-#[cfg(all(test, feature = "snapshot-codec"))]
-mod fuzz_corpus_tests;
-mod id;
-mod identity;
-mod pool;
-mod proto;
-mod session;
-mod snapshot;
-mod sync;
-mod timer;
-mod transport;
 
-pub use config::{
-    Config, ConfigError, ConfigValue, Loopback, OsEntropy, SystemWallClock, WallClock, WhenFull,
-};
-pub use error::{
+pub mod error {
+    //! What can go wrong, one enum per operation; each says whether and when to retry.
+    pub use crate::base::error::*;
+}
+
+pub use base::address::{Address, AddressError, PeerAddress, PeerAddressError};
+pub use base::config::{Config, ConfigError, ConfigValue, Loopback, WhenFull};
+pub use base::environment::{Entropy, OsEntropy, SystemWallClock, WallClock};
+pub use base::error::{
     AdoptError, CloseReason, DialError, GoodbyeReason, HandshakeError, Limit, ListenError,
     PingError, ProtocolError, Refusal, RejectReason, Retry, SendError, SendErrorKind, SendToError,
     SessionClosed,
 };
-pub use event::{DialFailure, Events, HandshakeFailure, Lagged, PoolEvent, RejectedBy};
-pub use id::{AttemptId, Origin, PeerId, PeerIdError, SessionId};
-pub use identity::{Damage, Identity, IdentityError};
-pub use pool::builder::PoolBuilder;
-pub use pool::hooks::{Candidate, Hooks, SessionInfo};
-pub use pool::shutdown::{Disconnect, DrainReport, How};
-pub use pool::stats::{
+pub use base::event::{DialFailure, Events, HandshakeFailure, Lagged, PoolEvent, RejectedBy};
+pub use base::id::{AttemptId, Origin, PeerId, PeerIdError, SessionId};
+pub use base::identity::{Damage, Identity, IdentityError};
+pub use base::io::{BoxFuture, BoxedStream, Stream, TargetData};
+pub use base::metrics::{
     DialFailures, HandshakeFailures, HookStats, InboundRows, LateAcceptRows, Rejections, Stats,
 };
-pub use pool::target::Target;
-pub use pool::{Pool, Role};
-pub use proto::crypto::{Entropy, Suite, UnknownSuite};
-pub use session::{ExclusiveLease, Inbox, Lease, Message, SendOptions};
-pub use snapshot::{
+pub use base::metrics::{
     DialPhase, DialSnapshot, LimitUse, Limits, SessionReport, SessionSnapshot, SessionState,
     Snapshot,
 };
 #[cfg(feature = "snapshot-codec")]
-pub use snapshot::{Malformed, SnapshotDecodeError, SnapshotEncodeError};
-pub use transport::{
-    Address, AddressError, BoxFuture, BoxedStream, Connector, PeerAddress, PeerAddressError,
-    Stream, TargetData, TcpConnector,
-};
+pub use base::metrics::{Malformed, SnapshotDecodeError, SnapshotEncodeError};
+pub use base::suite::{Suite, UnknownSuite};
+pub use pool::builder::PoolBuilder;
+pub use pool::hooks::{Candidate, Hooks, SessionInfo};
+pub use pool::shutdown::{Disconnect, DrainReport, How};
+pub use pool::target::Target;
+pub use pool::{Pool, Role};
+pub use session::{ExclusiveLease, Inbox, Lease, Message, SendOptions};
+pub use transport::{Connector, TcpConnector};

@@ -15,9 +15,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{Instrument as _, debug, warn};
 
-use crate::error::{HandshakeError, Limit, ListenError, Refusal, RejectReason};
-use crate::event::{PoolEvent, RejectedBy};
-use crate::id::{Origin, PeerId};
+use crate::base::address::Address;
+use crate::base::error::{HandshakeError, Limit, ListenError, Refusal, RejectReason};
+use crate::base::event::{PoolEvent, RejectedBy};
+use crate::base::id::{Origin, PeerId};
+use crate::base::io::BoxedStream;
+use crate::base::sync::lock;
+use crate::base::timer::{Elapsed, Timer};
 use crate::pool::admission::Ticket;
 use crate::pool::dial::{Dial, Parked};
 use crate::pool::hooks;
@@ -25,13 +29,11 @@ use crate::pool::inner::{Held, Inner};
 use crate::pool::install::{Newcomer, room_of};
 use crate::pool::registry::Open;
 use crate::pool::room::Room;
-use crate::proto::record::Verdict;
+use crate::proto::native::record::Verdict;
 use crate::proto::slot::{Claim, Displaced, InboundRow, Judgement, Phase, View};
 use crate::session::{Driver, Kept, Share};
-use crate::sync::lock;
-use crate::timer::{Elapsed, Timer};
+use crate::transport::configure_tcp;
 use crate::transport::native::{Failed, Proposed};
-use crate::transport::{Address, BoxedStream, configure_tcp};
 
 /// How long a listener rests after the system refused it a connection for want of descriptors or
 /// memory: long enough not to spin, short enough not to be noticed.

@@ -10,8 +10,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::base::sync::{Mutex, lock};
 use crate::pool::halt::Halt;
-use crate::sync::{Mutex, lock};
 
 /// The pending handshakes.
 pub(crate) struct Admission {

@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use crate::config::{Config, ConfigError};
-use crate::identity::Identity;
+use crate::base::config::{Config, ConfigError};
+use crate::base::identity::Identity;
 use crate::pool::hooks::Hooks;
 use crate::pool::inner::{Inner, Parts};
 use crate::pool::{Owner, Pool};

@@ -7,9 +7,9 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use crate::base::io::BoxFuture;
 use crate::pool::inner::Inner;
 use crate::session::Driver;
-use crate::transport::BoxFuture;
 
 /// See the module.
 #[expect(

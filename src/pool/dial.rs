@@ -15,9 +15,13 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, debug};
 
-use crate::error::{DialError, HandshakeError, RejectReason};
-use crate::event::{DialFailure, PoolEvent, RejectedBy};
-use crate::id::{AttemptId, Origin, PeerId};
+use crate::base::address::Address;
+use crate::base::error::{DialError, HandshakeError, RejectReason};
+use crate::base::event::{DialFailure, PoolEvent, RejectedBy};
+use crate::base::id::{AttemptId, Origin, PeerId};
+use crate::base::io::{BoxFuture, BoxedStream, TargetData};
+use crate::base::metrics::DialPhase;
+use crate::base::sync::{AtomicUsize, Mutex, Notify, OnceLock, lock};
 use crate::pool::halt::Halt;
 use crate::pool::hooks;
 use crate::pool::inner::Inner;
@@ -28,12 +32,9 @@ use crate::pool::race::{Candidate, Race};
 use crate::pool::room::Room;
 use crate::pool::target::Target;
 use crate::proto::backoff;
-use crate::proto::record::Verdict;
+use crate::proto::native::record::Verdict;
 use crate::proto::slot::{Claim, Ended};
 use crate::session::{Driver, Session};
-use crate::snapshot::DialPhase;
-use crate::sync::{AtomicUsize, Mutex, Notify, OnceLock, lock};
-use crate::transport::{Address, BoxFuture, BoxedStream, TargetData};
 
 /// How often a dial that was refused for the sake of another connection tries again for its
 /// waiters. Without a fault once is enough: the other connection takes the slot.

@@ -8,9 +8,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::id::{PeerId, SessionId};
+use crate::base::id::{PeerId, SessionId};
+use crate::base::sync::{Mutex, lock};
 use crate::session::Session;
-use crate::sync::{Mutex, lock};
 
 /// How many draining sessions one peer may have. One would do without faults; crossing dials with
 /// a restart between them can leave two that both hold messages.

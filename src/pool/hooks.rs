@@ -12,10 +12,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 
-use crate::error::Refusal;
-use crate::id::{Origin, PeerId, SessionId};
-use crate::timer::{Elapsed, Timer};
-use crate::transport::{Address, BoxFuture};
+use crate::base::address::Address;
+use crate::base::error::Refusal;
+use crate::base::id::{Origin, PeerId, SessionId};
+use crate::base::io::BoxFuture;
+use crate::base::timer::{Elapsed, Timer};
 
 /// A session whose handshake is complete and that waits to be pooled.
 #[derive(Clone, Debug)]

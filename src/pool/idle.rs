@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::id::Origin;
+use crate::base::id::Origin;
 
 /// What a look at a session finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +154,7 @@ impl<T: Ord + Copy, K: Ord + Clone> IdleIndex<T, K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::SessionId;
+    use crate::base::id::SessionId;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 

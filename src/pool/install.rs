@@ -10,22 +10,23 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::error::{CloseReason, DialError, Limit, Refusal};
-use crate::event::PoolEvent;
-use crate::id::{Origin, PeerId, SessionId};
+use crate::base::address::Address;
+use crate::base::error::{CloseReason, DialError, Limit, Refusal};
+use crate::base::event::PoolEvent;
+use crate::base::id::{Origin, PeerId, SessionId};
+use crate::base::io::BoxFuture;
+use crate::base::metrics::SessionReport;
+use crate::base::sync::lock;
 use crate::pool::dial::Dial;
 use crate::pool::hooks;
 use crate::pool::inner::{Held, Inner, Life, PeerSlot};
 use crate::pool::reaper::Watched;
 use crate::pool::registry::Open;
 use crate::pool::room::Room;
-use crate::proto::record::Verdict;
+use crate::proto::native::record::Verdict;
 use crate::proto::slot::{AcceptRow, Acceptance, Claim, Displaced, DrainRow, Ended, Phase, View};
 use crate::session::{Driver, Host, Kept, LeaseCore, Session, SessionSpec, Share};
-use crate::snapshot::SessionReport;
-use crate::sync::lock;
 use crate::transport::native::Established;
-use crate::transport::{Address, BoxFuture};
 
 /// A connection whose peer has authenticated, on its way into the slot.
 pub(crate) struct Newcomer {

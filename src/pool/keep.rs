@@ -12,13 +12,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::error::{DialError, Retry};
-use crate::id::PeerId;
+use crate::base::error::{DialError, Retry};
+use crate::base::id::PeerId;
+use crate::base::sync::{Mutex, lock};
 use crate::pool::dial::Source;
 use crate::pool::inner::Inner;
 use crate::pool::target::Target;
 use crate::session::Session;
-use crate::sync::{Mutex, lock};
 
 /// The kept peers.
 #[derive(Default)]

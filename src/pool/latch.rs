@@ -3,7 +3,7 @@
 //! Owns nothing of the pool. Setting never blocks, waiting is cancel safe, and a waiter that comes
 //! late gets the value at once.
 
-use crate::sync::{Notify, OnceLock};
+use crate::base::sync::{Notify, OnceLock};
 
 /// Set once, read by all.
 #[derive(Debug)]

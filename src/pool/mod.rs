@@ -10,8 +10,6 @@ pub(crate) mod builder;
 mod connection;
 pub(crate) mod dial;
 pub(crate) mod draining;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod fuzzing;
 pub(crate) mod halt;
 pub(crate) mod hooks;
 pub(crate) mod idle;
@@ -19,8 +17,6 @@ pub(crate) mod inner;
 pub(crate) mod install;
 pub(crate) mod keep;
 pub(crate) mod latch;
-#[cfg(all(test, noise_pool_loom))]
-mod loom_tests;
 pub(crate) mod obtain;
 pub(crate) mod outcome;
 pub(crate) mod permit;
@@ -29,7 +25,6 @@ pub(crate) mod reaper;
 pub(crate) mod registry;
 pub(crate) mod room;
 pub(crate) mod shutdown;
-pub(crate) mod stats;
 pub(crate) mod target;
 pub(crate) mod view;
 
@@ -40,19 +35,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::error::{AdoptError, DialError, ListenError, SendErrorKind, SendToError};
-use crate::event::Events;
-use crate::id::PeerId;
+use crate::base::error::{AdoptError, DialError, ListenError, SendErrorKind, SendToError};
+use crate::base::event::Events;
+use crate::base::id::PeerId;
+use crate::base::io::{BoxedStream, Stream};
+use crate::base::metrics::Snapshot;
+use crate::base::metrics::Stats;
 use crate::pool::accept::{NotAccepted, Runs};
 use crate::pool::builder::PoolBuilder;
 use crate::pool::dial::{Opener, Source};
 use crate::pool::inner::{Inner, PeerSlot};
 use crate::pool::shutdown::{Disconnect, DrainReport};
-use crate::pool::stats::Stats;
 use crate::pool::target::Target;
 use crate::session::{ExclusiveLease, Fit, Lease};
-use crate::snapshot::Snapshot;
-use crate::transport::{BoxedStream, Stream};
 use crate::{ConfigError, Identity};
 
 /// Holds at most one session per peer, and shares it among all who ask.
@@ -93,6 +88,11 @@ impl Pool {
         PoolBuilder::new(identity)
     }
 
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.owner.inner
+    }
+
     /// Our own name.
     pub fn id(&self) -> PeerId {
         self.owner.inner.peer
@@ -116,7 +116,7 @@ impl Pool {
 
     /// The addresses that are listened on.
     pub fn local_addrs(&self) -> Vec<SocketAddr> {
-        crate::sync::lock(&self.owner.inner.listeners).clone()
+        crate::base::sync::lock(&self.owner.inner.listeners).clone()
     }
 
     // ---- sessions ------------------------------------------------------------------------------
@@ -246,14 +246,16 @@ impl Pool {
             Role::Initiator { peer } => inner.adopt_as_initiator(stream, peer).await,
             Role::Responder => {
                 let Some(ticket) = inner.enter_handshake() else {
-                    return Err(AdoptError::Limit(crate::error::Limit::PendingHandshakes));
+                    return Err(AdoptError::Limit(crate::base::error::Limit::PendingHandshakes));
                 };
                 let responding = inner.respond(Box::new(stream), None, ticket, Runs::Task);
                 let core = match responding.await {
                     Ok(accepted) => accepted.core,
                     Err(NotAccepted::PoolClosed) => return Err(AdoptError::PoolClosed),
                     Err(NotAccepted::Shed) => {
-                        return Err(AdoptError::Limit(crate::error::Limit::PendingHandshakes));
+                        return Err(AdoptError::Limit(
+                            crate::base::error::Limit::PendingHandshakes,
+                        ));
                     }
                     Err(NotAccepted::Handshake(error)) => return Err(AdoptError::Handshake(error)),
                     Err(NotAccepted::Rejected(peer, reason)) => {
@@ -380,7 +382,7 @@ impl Pool {
     /// # Errors
     /// If it is too long.
     pub fn set_application_payload(&self, payload: Bytes) -> Result<(), ConfigError> {
-        crate::config::check_application_payload(&payload)?;
+        crate::base::config::check_application_payload(&payload)?;
         self.owner.inner.native.set_application_payload(payload);
         Ok(())
     }

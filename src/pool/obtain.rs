@@ -8,20 +8,20 @@ use std::sync::Arc;
 
 use tokio::time::timeout;
 
-use crate::config::WhenFull;
-use crate::error::{AdoptError, CloseReason, DialError, Limit};
-use crate::event::PoolEvent;
-use crate::id::{AttemptId, PeerId};
+use crate::base::config::WhenFull;
+use crate::base::error::{AdoptError, CloseReason, DialError, Limit};
+use crate::base::event::PoolEvent;
+use crate::base::id::{AttemptId, PeerId};
+use crate::base::io::{BoxedStream, Stream};
+use crate::base::metrics::Waited;
 use crate::pool::dial::{Dial, Opener, Place, Source};
 use crate::pool::inner::Inner;
 use crate::pool::latch::Latch;
 use crate::pool::outcome::Settled;
 use crate::pool::registry::Open;
-use crate::pool::stats::Waited;
 use crate::pool::target::Target;
 use crate::proto::slot::View;
 use crate::session::{ExclusiveLease, Fit, Kept, Lease, LeaseCore, Session, Share, Turn};
-use crate::transport::{BoxedStream, Stream};
 
 /// How often a caller goes back to the slot when the session that it was given ended before it had
 /// its lease. Each round met a session or a dial that was live, so more than a few mean that the

@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use crate::error::DialError;
+use crate::base::error::DialError;
+use crate::base::sync::{Mutex, lock};
 use crate::pool::latch::Latch;
 use crate::session::Share;
-use crate::sync::{Mutex, lock};
 
 /// What all who wait on a dial get.
 pub(crate) type Settled = Result<Share, DialError>;

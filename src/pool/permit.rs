@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::snapshot::LimitUse;
+use crate::base::metrics::LimitUse;
 
 /// A limit, what it holds, and the most that it ever held.
 ///

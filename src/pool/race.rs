@@ -16,15 +16,16 @@ use std::task::{Context, Poll};
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::error::{DialError, HandshakeError, Refusal};
-use crate::id::PeerId;
+use crate::base::address::Address;
+use crate::base::error::{DialError, HandshakeError, Refusal};
+use crate::base::id::PeerId;
+use crate::base::io::{BoxFuture, BoxedStream, TargetData};
+use crate::base::metrics::DialPhase;
+use crate::base::timer::Timer;
 use crate::pool::dial::{Dial, Opener};
 use crate::pool::hooks::{contained, contained_by};
 use crate::pool::inner::Inner;
-use crate::snapshot::DialPhase;
-use crate::timer::Timer;
 use crate::transport::native::Answered;
-use crate::transport::{Address, BoxFuture, BoxedStream, TargetData};
 
 /// A connection on which the peer has answered, and where it leads.
 pub(crate) struct Candidate {

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::error::CloseReason;
-use crate::event::PoolEvent;
+use crate::base::error::CloseReason;
+use crate::base::event::PoolEvent;
+use crate::base::sync::lock;
 use crate::pool::idle::{Evict, Use};
 use crate::pool::inner::{Held, Inner};
 use crate::session::{Fit, Session};
-use crate::sync::lock;
 
 /// The coarse clock ticks this often per `max_idle`: a session that was only leased, and carried no
 /// data, is kept for at most 1/64 less than it should be.

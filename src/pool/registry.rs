@@ -15,9 +15,9 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::id::PeerId;
+use crate::base::id::PeerId;
+use crate::base::sync::AtomicBool;
 use crate::proto::slot::Slot;
-use crate::sync::AtomicBool;
 
 use map::{Map, Readers};
 
@@ -185,7 +185,7 @@ mod map {
     use foldhash::fast::{FixedState, FoldHasher, SeedableRandomState};
 
     use super::{Handle, Seed};
-    use crate::id::PeerId;
+    use crate::base::id::PeerId;
 
     /// A seeded hasher over all bytes of the key.
     #[derive(Clone)]
@@ -354,8 +354,8 @@ mod map {
     use std::collections::BTreeMap;
 
     use super::{Handle, Seed};
-    use crate::id::PeerId;
-    use crate::sync::{Mutex, lock};
+    use crate::base::id::PeerId;
+    use crate::base::sync::{Mutex, lock};
 
     pub(super) struct Readers<H>(Mutex<BTreeMap<PeerId, H>>);
 
@@ -423,7 +423,7 @@ mod map {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::{AttemptId, SessionId};
+    use crate::base::id::{AttemptId, SessionId};
     use crate::proto::slot::Claim;
 
     fn peer(n: u8) -> PeerId {

@@ -13,14 +13,14 @@ use futures_util::FutureExt as _;
 use tokio::task::unconstrained;
 use tokio::time::sleep;
 
-use crate::config::WhenFull;
-use crate::error::{DialError, Limit};
-use crate::event::PoolEvent;
-use crate::id::Origin;
+use crate::base::config::WhenFull;
+use crate::base::error::{DialError, Limit};
+use crate::base::event::PoolEvent;
+use crate::base::id::Origin;
+use crate::base::metrics::Waited;
 use crate::pool::idle::Evict;
 use crate::pool::inner::Inner;
 use crate::pool::permit::Permit;
-use crate::pool::stats::Waited;
 
 /// A return of a lease looks whether somebody waits before it counts, so that the hit path pays one
 /// load for it. One that was under way when the wait began may therefore tell nobody: who waits looks

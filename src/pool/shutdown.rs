@@ -9,13 +9,13 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::info;
 
-use crate::error::{CloseReason, DialError};
-use crate::id::PeerId;
+use crate::base::error::{CloseReason, DialError};
+use crate::base::id::PeerId;
+use crate::base::metrics::SessionReport;
+use crate::base::sync::lock;
 use crate::pool::dial::Dial;
 use crate::pool::inner::{Held, Inner, Life};
 use crate::proto::slot::{Disconnected, Phase};
-use crate::snapshot::SessionReport;
-use crate::sync::lock;
 
 /// Stands for a deadline that the clock cannot show.
 const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);

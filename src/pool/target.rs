@@ -7,8 +7,9 @@ use std::net::SocketAddr;
 use std::slice;
 use std::time::Duration;
 
-use crate::id::PeerId;
-use crate::transport::{Address, PeerAddress, TargetData};
+use crate::base::address::{Address, PeerAddress};
+use crate::base::id::PeerId;
+use crate::base::io::TargetData;
 
 /// A peer to reach, and how.
 ///

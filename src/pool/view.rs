@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use crate::base::metrics::Stats;
+use crate::base::metrics::{DialPhase, DialSnapshot, LimitUse, Limits, SessionSnapshot, Snapshot};
 use crate::pool::dial::Dial;
 use crate::pool::inner::Inner;
-use crate::pool::stats::Stats;
 use crate::proto::slot::View;
 use crate::session::Session;
-use crate::snapshot::{DialPhase, DialSnapshot, LimitUse, Limits, SessionSnapshot, Snapshot};
 
 impl Inner {
     /// Everything at one moment, or nearly: each session and dial is consistent in itself.

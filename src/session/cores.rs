@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::Semaphore;
 
-use crate::sync::{Mutex, lock};
+use crate::base::sync::{Mutex, lock};
 
 use super::lease::{LeaseCore, Share, WeakShare};
 

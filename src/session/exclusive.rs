@@ -12,7 +12,7 @@ use std::task::{Poll, Waker};
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::error::CloseReason;
+use crate::base::error::CloseReason;
 
 use super::Session;
 use super::control::ROOM;

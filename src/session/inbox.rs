@@ -13,8 +13,8 @@ use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 
-use crate::config::Settings;
-use crate::id::{PeerId, SessionId};
+use crate::base::config::Settings;
+use crate::base::id::{PeerId, SessionId};
 
 use super::control::{Control, ROOM};
 use super::parcels::{Load, Parcels};
@@ -525,4 +525,5 @@ impl Drop for Woken {
 }
 
 #[cfg(test)]
+#[path = "../verify/session/inbox.rs"]
 mod tests;

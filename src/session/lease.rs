@@ -14,10 +14,11 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use crate::error::{CloseReason, PingError, SendError, SendErrorKind, SessionClosed};
-use crate::id::{Origin, PeerId, SessionId};
-use crate::sync::{self, AtomicU64};
-use crate::transport::Address;
+use crate::base::address::Address;
+use crate::base::error::{CloseReason, PingError, SendError, SendErrorKind, SessionClosed};
+use crate::base::id::{Origin, PeerId, SessionId};
+use crate::base::sync;
+use crate::base::sync::AtomicU64;
 
 use super::{Fit, Session, Shared};
 

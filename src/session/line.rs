@@ -9,8 +9,9 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::proto::frame::MOST_PLAINTEXT;
-use crate::proto::record::{self, HEADER};
+use crate::proto::native::frame::MOST_PLAINTEXT;
+use crate::proto::native::record;
+use crate::proto::native::record::HEADER;
 
 use super::queue::{Credit, cost};
 use super::stock::{BufferStock, WRITE_BUFFER};
@@ -160,7 +161,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::record::Record;
+    use crate::proto::native::record::Record;
     use crate::session::stock::LARGEST_KEPT;
 
     fn body(byte: u8, len: usize) -> Bytes {

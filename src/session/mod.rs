@@ -18,6 +18,7 @@ mod queue;
 mod shared;
 mod stock;
 #[cfg(test)]
+#[path = "../verify/session/mod.rs"]
 mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,13 +29,14 @@ use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use crate::error::{CloseReason, PingError, SendErrorKind, SessionClosed};
-use crate::id::{Origin, PeerId, SessionId};
-use crate::proto::record::Verdict;
-use crate::proto::session::SessionCore;
-use crate::snapshot::{SessionReport, SessionSnapshot, SessionState};
-use crate::sync::{AtomicU32, Mutex, lock};
-use crate::transport::{Address, BoxFuture, BoxedStream};
+use crate::base::address::Address;
+use crate::base::error::{CloseReason, PingError, SendErrorKind, SessionClosed};
+use crate::base::id::{Origin, PeerId, SessionId};
+use crate::base::io::{BoxFuture, BoxedStream};
+use crate::base::metrics::{SessionReport, SessionSnapshot, SessionState};
+use crate::base::sync::{AtomicU32, Mutex, lock};
+use crate::proto::native::connection::SessionCore;
+use crate::proto::native::record::Verdict;
 
 use control::{Control, LEASES, ORDERS, PROBE};
 use cores::Cores;

@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::config::MESSAGE_OVERHEAD;
-use crate::proto::parcel::Parcel;
+use crate::base::config::MESSAGE_OVERHEAD;
+use crate::proto::native::parcel::Parcel;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -135,7 +135,7 @@ impl Parcels {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::record::Record;
+    use crate::proto::native::record::Record;
 
     fn one(byte: u8, len: usize) -> Parcel {
         Parcel::Message(vec![byte; len].into())

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::error::{CloseReason, PingError};
+use crate::base::error::{CloseReason, PingError};
 
 /// See the module.
 #[derive(Debug, Default)]

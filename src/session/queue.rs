@@ -11,8 +11,8 @@ use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use crate::config::{MESSAGE_OVERHEAD, Settings};
-use crate::error::SendErrorKind;
+use crate::base::config::{MESSAGE_OVERHEAD, Settings};
+use crate::base::error::SendErrorKind;
 
 use super::Shared;
 use super::control::Control;

@@ -13,8 +13,8 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use crate::config::Settings;
-use crate::snapshot::LimitUse;
+use crate::base::config::Settings;
+use crate::base::metrics::LimitUse;
 
 use super::blanks::Blanks;
 use super::inbox::{self, Inbox, InboxSender};

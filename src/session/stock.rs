@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::proto::frame::MOST_FRAME;
-use crate::proto::session::Memory;
+use crate::proto::native::connection::Memory;
+use crate::proto::native::frame::MOST_FRAME;
 
 /// Bytes of a read buffer: two whole frames of the greatest size, so that there is room for one behind
 /// the beginning of another. Bulk traffic costs about one system call per frame, and little messages

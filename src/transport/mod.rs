@@ -14,42 +14,22 @@
 //!   from which on the peer may have accepted;
 //! * `Committed`: `verdict` waits for the peer's yes or no;
 //! * `Proposed`: the initiator is authenticated and waits for `established` or `reject`;
-//! * `Established`: a stream and a [`SessionCore`](crate::proto::session::SessionCore) on it.
+//! * `Established`: a stream and a [`SessionCore`](crate::proto::native::connection::SessionCore) on it.
 //!
 //! A wire that has no verdict of its own answers `Accept` from the first frame it reads, and takes
 //! its stamp from the order in which handshakes ended.
 
-mod address;
 pub(crate) mod native;
 mod tcp;
 
-use std::any::Any;
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
-pub use address::{Address, AddressError, PeerAddress, PeerAddressError};
 pub use tcp::TcpConnector;
 pub(crate) use tcp::configure_tcp;
 
-use crate::id::PeerId;
-
-/// An ordered byte stream that a session can run on. Whatever fits the bounds is one.
-pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
-
-/// A stream of any kind.
-pub type BoxedStream = Box<dyn Stream>;
-
-/// A future of any kind, as the traits that an application implements return it.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// Whatever an application attaches to a target for its own [`Connector`].
-pub type TargetData = Arc<dyn Any + Send + Sync>;
+use crate::base::address::Address;
+use crate::base::id::PeerId;
+use crate::base::io::{BoxFuture, BoxedStream, TargetData};
 
 /// How addresses of a peer, and a stream to an address, are had.
 ///
@@ -77,7 +57,7 @@ pub trait Connector: Send + Sync + 'static {
     ///
     /// # Errors
     /// Whatever kept the stream from opening; it becomes the source of
-    /// [`DialError::Connect`](crate::error::DialError::Connect).
+    /// [`DialError::Connect`](crate::base::error::DialError::Connect).
     ///
     /// # Cancel safety
     /// The pool drops the future when another address was faster, or nobody waits any more.

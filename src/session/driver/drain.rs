@@ -6,7 +6,7 @@
 
 use tokio::time::Instant;
 
-use crate::error::{CloseReason, GoodbyeReason, PingError, SendErrorKind};
+use crate::base::error::{CloseReason, GoodbyeReason, PingError, SendErrorKind};
 
 use super::{Drain, Driver};
 

@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::super::stock::{BufferStock, READ_BUFFER};
-use crate::proto::frame::MOST_FRAME;
-use crate::transport::BoxedStream;
+use crate::base::io::BoxedStream;
+use crate::proto::native::frame::MOST_FRAME;
 
 /// See the module.
 pub(super) enum Input {

@@ -21,13 +21,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Span;
 
-use crate::error::{CloseReason, PingError, SendErrorKind};
-use crate::proto::record::Verdict;
-use crate::proto::session::SessionCore;
-use crate::snapshot::SessionReport;
-use crate::sync::lock;
-use crate::timer::Timer;
-use crate::transport::{BoxFuture, BoxedStream};
+use crate::base::error::{CloseReason, PingError, SendErrorKind};
+use crate::base::io::{BoxFuture, BoxedStream};
+use crate::base::metrics::SessionReport;
+use crate::base::sync::lock;
+use crate::base::timer::Timer;
+use crate::proto::native::connection::SessionCore;
+use crate::proto::native::record::Verdict;
 
 use super::control::{LEASES, ORDERS, PROBE, ROOM};
 use super::inbox::Urgency;
@@ -117,7 +117,7 @@ struct Drain {
     /// Ours; none when the peer began.
     why: Option<CloseReason>,
     /// What the peer's goodbye said.
-    peers_reason: Option<crate::error::GoodbyeReason>,
+    peers_reason: Option<crate::base::error::GoodbyeReason>,
 }
 
 /// Parcels for which an idle session keeps memory (640 B).

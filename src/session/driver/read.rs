@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::error::CloseReason;
-use crate::proto::frame::{self, Split, TAG};
-use crate::proto::parcel::Parcel;
-use crate::proto::session::Event;
+use crate::base::error::CloseReason;
+use crate::proto::native::connection::Event;
+use crate::proto::native::frame;
+use crate::proto::native::frame::{Split, TAG};
+use crate::proto::native::parcel::Parcel;
 
 use super::super::NEEDS_PROBE;
 use super::super::inbox::Urgency;

@@ -8,8 +8,8 @@ use std::task::Context;
 
 use tokio::time::Instant;
 
-use crate::error::{CloseReason, PingError};
-use crate::timer::Timer;
+use crate::base::error::{CloseReason, PingError};
+use crate::base::timer::Timer;
 
 use super::super::{NEEDS_PROBE, RETIRED};
 use super::{Driver, Probe};

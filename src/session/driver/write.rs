@@ -11,9 +11,9 @@ use std::task::{Context, Poll};
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
-use crate::error::{CloseReason, ErrorKind};
-use crate::proto::batch::{MessageSource, Next, Plaintext};
-use crate::proto::frame::MOST_FRAME;
+use crate::base::error::{CloseReason, ErrorKind};
+use crate::proto::native::batch::{MessageSource, Next, Plaintext};
+use crate::proto::native::frame::MOST_FRAME;
 
 use super::super::line::{Entry, Line};
 use super::super::queue::{Credit, Queue};

@@ -11,10 +11,10 @@
 //! their stream: callers put their time limits around them. Each may be dropped at any await; the
 //! stream goes with it.
 
-mod offsets;
+mod io;
 #[cfg(test)]
+#[path = "../../verify/transport/native.rs"]
 mod tests;
-mod wire;
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,24 +24,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use self::offsets::Offsets;
 use super::BoxedStream;
-use crate::config::{Settings, WallClock};
-use crate::error::{HandshakeError, ProtocolError, RejectReason};
-use crate::id::PeerId;
-use crate::identity::Identity;
+use crate::base::config::Settings;
+use crate::base::environment::WallClock;
+use crate::base::error::{HandshakeError, ProtocolError, RejectReason};
+use crate::base::id::PeerId;
+use crate::base::identity::Identity;
+use crate::base::timer::Timer;
 use crate::proto::Role;
-use crate::proto::batch::{MessageSource, Next, Plaintext};
-use crate::proto::frame;
-use crate::proto::handshake::{
-    self, Finished, Initiator, LEAST_MESSAGE_2, LEAST_MESSAGE_3, MESSAGE_1, MOST_MESSAGE_2,
+use crate::proto::native::batch::{MessageSource, Next, Plaintext};
+use crate::proto::native::clock_offset::ClockOffsets;
+use crate::proto::native::connection::{CoreParams, Event, SessionCore};
+use crate::proto::native::frame;
+use crate::proto::native::handshake;
+use crate::proto::native::handshake::{
+    Finished, Initiator, LEAST_MESSAGE_2, LEAST_MESSAGE_3, MESSAGE_1, MOST_MESSAGE_2,
     MOST_MESSAGE_3, Message2, Message3, Responder, Terms,
 };
-use crate::proto::record::Verdict;
-use crate::proto::replay::ReplayCache;
-use crate::proto::session::{CoreParams, Event, SessionCore};
+use crate::proto::native::record::Verdict;
+use crate::proto::native::replay::ReplayCache;
 use crate::proto::slot::Claim;
-use crate::timer::Timer;
 
 /// What all handshakes of one pool share. Clones are handles to the same.
 #[derive(Clone)]
@@ -62,7 +64,7 @@ struct Shared {
     /// The next `heard`: orders the first messages of all peers.
     heard: AtomicU64,
     replay: Mutex<ReplayCache>,
-    offsets: Mutex<Offsets>,
+    offsets: Mutex<ClockOffsets>,
     application_payload: Mutex<Bytes>,
 }
 
@@ -155,7 +157,7 @@ impl Native {
             pings_per_second: settings.pings_per_second,
             heard: AtomicU64::new(1),
             replay: Mutex::new(replay),
-            offsets: Mutex::new(Offsets::default()),
+            offsets: Mutex::new(ClockOffsets::default()),
             application_payload: Mutex::new(settings.application_payload.clone()),
         };
         Self { shared: Arc::new(shared) }
@@ -193,10 +195,9 @@ impl Native {
         mut stream: BoxedStream,
     ) -> Result<Answered, HandshakeError> {
         let (state, message1) = Initiator::start(&self.shared.terms, peer, self.time())?;
-        wire::write(&mut stream, &message1).await?;
-        let message = wire::read(&mut stream, 2, LEAST_MESSAGE_2, MOST_MESSAGE_2)
-            .await
-            .map_err(wire::silence)?;
+        io::write(&mut stream, &message1).await?;
+        let message =
+            io::read(&mut stream, 2, LEAST_MESSAGE_2, MOST_MESSAGE_2).await.map_err(io::silence)?;
         let (state, hello) = state.read_message2(message.body())?;
         let offset = handshake::clock_offset(hello.time, self.time());
         lock(&self.shared.offsets).note(offset);
@@ -243,7 +244,7 @@ impl Native {
         // The configuration has the limit of the first message within that of all.
         let deadline = Instant::now() + self.shared.handshake_timeout;
         let message = {
-            let read = pin!(wire::read(stream, 1, MESSAGE_1, MESSAGE_1));
+            let read = pin!(io::read(stream, 1, MESSAGE_1, MESSAGE_1));
             timer.within(self.shared.message1_timeout, read).await
         };
         let message = message.unwrap_or(Err(HandshakeError::TimedOut))?;
@@ -267,8 +268,8 @@ impl Native {
         })?;
         let message = {
             let exchange = pin!(async {
-                wire::write(stream, &message2).await?;
-                wire::read(stream, 3, LEAST_MESSAGE_3, MOST_MESSAGE_3).await
+                io::write(stream, &message2).await?;
+                io::read(stream, 3, LEAST_MESSAGE_3, MOST_MESSAGE_3).await
             });
             timer.until(deadline, exchange).await
         };
@@ -345,8 +346,8 @@ impl Answered {
             max_message: self.native.shared.max_message,
             application_payload: self.native.application_payload(),
         };
-        let (finished, message) = self.state.write_message3(&hello, wire::PREFIX)?;
-        wire::write_after_prefix(&mut self.stream, message).await?;
+        let (finished, message) = self.state.write_message3(&hello, io::PREFIX)?;
+        io::write_after_prefix(&mut self.stream, message).await?;
         let handshake_hash = finished.handshake_hash;
         let core = self.native.core(Role::Initiator, finished, self.peer_max_message);
         Ok(Committed {
@@ -375,7 +376,7 @@ impl Committed {
     pub(crate) async fn verdict(self) -> Result<(Verdict, Box<Established>), HandshakeError> {
         let mut established = self.established;
         let rest = std::mem::take(&mut established.leftover);
-        let input = wire::read_frame(&mut established.stream, rest).await?;
+        let input = io::read_frame(&mut established.stream, rest).await?;
         let frame::Split::Whole { body, rest } = frame::split(&input)? else {
             return Err(HandshakeError::NoVerdict);
         };
@@ -428,7 +429,7 @@ impl Proposed {
         if sealed.is_err() {
             farewell.clear();
         }
-        wire::part(stream, &farewell).await;
+        io::part(stream, &farewell).await;
     }
 }
 
@@ -436,7 +437,7 @@ impl Established {
     /// Ends a session that the peer has rejected: half-closes, and waits up to a second for the peer
     /// to close as well.
     pub(crate) async fn part(self) {
-        wire::part(self.stream, &[]).await;
+        io::part(self.stream, &[]).await;
     }
 }
 

@@ -1,0 +1,426 @@
+//! What happens in a pool, told to whoever wants to know.
+//!
+//! Owns [`PoolEvent`], the bounded subscription [`Events`] and the publishing end. Publishing must
+//! never wait for a reader: one that is too slow loses the oldest events and is told how many.
+//! Without subscribers an event is not even built.
+
+use std::error::Error;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::broadcast;
+
+use crate::base::address::Address;
+use crate::base::error::{CloseReason, DialError, HandshakeError, Limit, RejectReason};
+use crate::base::id::{AttemptId, Origin, PeerId, SessionId};
+use crate::base::metrics::SessionReport;
+
+/// Something that happened in a pool.
+///
+/// As JSON (feature `serde`) each event is an object whose `event` names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(tag = "event", rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum PoolEvent {
+    /// A session was pooled. It comes before the session's first message.
+    Opened {
+        /// To whom.
+        peer: PeerId,
+        /// Its number.
+        session: SessionId,
+        /// Who opened it.
+        origin: Origin,
+        /// The other end's address, if the stream has one.
+        remote: Option<Address>,
+        /// How long the handshake took, verdict included.
+        #[cfg_attr(
+            feature = "serde",
+            serde(rename = "handshake_time_ns", with = "crate::base::metrics::nanos")
+        )]
+        handshake_time: Duration,
+    },
+    /// A session ended. It comes after the session's last message.
+    Closed {
+        /// To whom.
+        peer: PeerId,
+        /// Its number.
+        session: SessionId,
+        /// Why.
+        reason: CloseReason,
+        /// What became of its messages.
+        report: SessionReport,
+    },
+    /// A dial began.
+    DialStarted {
+        /// To whom.
+        peer: PeerId,
+        /// Its number.
+        attempt: AttemptId,
+    },
+    /// A dial ended in a session.
+    DialSucceeded {
+        /// To whom.
+        peer: PeerId,
+        /// Its number.
+        attempt: AttemptId,
+        /// The session.
+        session: SessionId,
+        /// How long it took.
+        #[cfg_attr(
+            feature = "serde",
+            serde(rename = "elapsed_ns", with = "crate::base::metrics::nanos")
+        )]
+        elapsed: Duration,
+    },
+    /// A dial ended otherwise.
+    DialFailed {
+        /// To whom.
+        peer: PeerId,
+        /// Its number.
+        attempt: AttemptId,
+        /// What kind of failure.
+        cause: DialFailure,
+        /// The failure and its sources, in words.
+        detail: String,
+        /// How long it took.
+        #[cfg_attr(
+            feature = "serde",
+            serde(rename = "elapsed_ns", with = "crate::base::metrics::nanos")
+        )]
+        elapsed: Duration,
+    },
+    /// A session was refused after its handshake.
+    Rejected {
+        /// With whom.
+        peer: PeerId,
+        /// Why.
+        reason: RejectReason,
+        /// Who refused.
+        by: RejectedBy,
+    },
+    /// An idle session made room for another; `Closed` follows when it has drained.
+    Evicted {
+        /// To whom.
+        peer: PeerId,
+        /// Its number.
+        session: SessionId,
+    },
+    /// A newer session of the same peer replaced one; `Closed` follows when it has drained.
+    Superseded {
+        /// To whom.
+        peer: PeerId,
+        /// The older one.
+        session: SessionId,
+        /// The newer one.
+        by: SessionId,
+    },
+    /// An inbound handshake failed.
+    HandshakeFailed {
+        /// Where it came from, if the stream has an address.
+        remote: Option<Address>,
+        /// What kind of failure.
+        cause: HandshakeFailure,
+    },
+    /// Two processes seem to use this peer's identity at the same time.
+    IdentityConflict {
+        /// Whose.
+        peer: PeerId,
+    },
+    /// One of our own limits turned something away.
+    LimitHit {
+        /// Which.
+        limit: Limit,
+    },
+}
+
+impl PoolEvent {
+    /// A dial failed with this error.
+    pub(crate) fn dial_failed(
+        peer: PeerId,
+        attempt: AttemptId,
+        error: &DialError,
+        elapsed: Duration,
+    ) -> Self {
+        Self::DialFailed {
+            peer,
+            attempt,
+            cause: error.into(),
+            detail: with_sources(error.cause()),
+            elapsed,
+        }
+    }
+}
+
+/// An error and all its sources, in one line.
+fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let next = error.to_string();
+        // Some errors repeat their source in their own text.
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// Who refused a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+pub enum RejectedBy {
+    /// We did.
+    Us,
+    /// The peer did.
+    Peer,
+}
+
+/// What kind of failure ended a dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum DialFailure {
+    /// No address was given and none is known.
+    NoAddress,
+    /// The look-up of addresses failed.
+    Resolve,
+    /// No address could be connected.
+    Connect,
+    /// Connected, but no message 2: wrong key, network id, suite or clock.
+    NoAnswer,
+    /// The handshake failed otherwise.
+    Handshake,
+    /// `dial_timeout` passed.
+    TimedOut,
+    /// `verdict_timeout` passed.
+    VerdictTimedOut,
+    /// The peer refused.
+    Rejected,
+    /// Our own checks refused the peer.
+    Refused,
+    /// Nobody waited any more.
+    Cancelled,
+    /// The application disconnected the peer.
+    Disconnected,
+    /// An inbound session took the dial's place.
+    Superseded,
+    /// One of our own limits was met.
+    Limit,
+    /// The peer turned out to be ourselves.
+    OwnIdentity,
+    /// The pool ended.
+    PoolClosed,
+    /// The connector or the dial's task panicked.
+    Panicked,
+}
+
+impl From<&DialError> for DialFailure {
+    fn from(error: &DialError) -> Self {
+        match error.cause() {
+            DialError::OwnIdentity => Self::OwnIdentity,
+            DialError::PoolClosed => Self::PoolClosed,
+            DialError::NoAddress(_) => Self::NoAddress,
+            DialError::Resolve { .. } => Self::Resolve,
+            DialError::Connect { .. } | DialError::Open { .. } => Self::Connect,
+            DialError::Handshake(HandshakeError::NoAnswer) => Self::NoAnswer,
+            DialError::Handshake(HandshakeError::OwnIdentity) => Self::OwnIdentity,
+            DialError::Handshake(HandshakeError::TimedOut) | DialError::TimedOut => Self::TimedOut,
+            DialError::Handshake(_) => Self::Handshake,
+            DialError::VerdictTimedOut => Self::VerdictTimedOut,
+            DialError::Rejected { .. } => Self::Rejected,
+            DialError::Check(_) => Self::Refused,
+            DialError::Disconnected => Self::Disconnected,
+            DialError::Limit(_) => Self::Limit,
+            DialError::Panicked => Self::Panicked,
+            DialError::Superseded => Self::Superseded,
+            // These end one caller's wait, not a dial, or have been unwrapped by `cause`.
+            DialError::Deadline | DialError::SessionEnded(_) | DialError::Backoff { .. } => {
+                Self::Cancelled
+            }
+        }
+    }
+}
+
+/// What kind of failure ended an inbound handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum HandshakeFailure {
+    /// The stream failed or ended.
+    Io,
+    /// A message did not verify.
+    Unverified,
+    /// A message or its payload is malformed.
+    Malformed,
+    /// Message 1 is dated too far from our clock.
+    Skewed,
+    /// Message 1 was seen before.
+    Replayed,
+    /// The peer's key is not canonical, or our own.
+    BadKey,
+    /// It took too long.
+    TimedOut,
+    /// Shed for a newcomer while all places were taken.
+    Shed,
+}
+
+impl From<&HandshakeError> for HandshakeFailure {
+    fn from(error: &HandshakeError) -> Self {
+        match error {
+            HandshakeError::Io(_) | HandshakeError::NoAnswer => Self::Io,
+            HandshakeError::Verify { .. } => Self::Unverified,
+            HandshakeError::Length { .. }
+            | HandshakeError::Payload { .. }
+            | HandshakeError::NoVerdict
+            | HandshakeError::Protocol(_) => Self::Malformed,
+            HandshakeError::Skewed { .. } => Self::Skewed,
+            HandshakeError::Replayed => Self::Replayed,
+            HandshakeError::NonCanonicalKey | HandshakeError::OwnIdentity => Self::BadKey,
+            HandshakeError::TimedOut => Self::TimedOut,
+        }
+    }
+}
+
+/// The reader was too slow, and the oldest events were lost; how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{0} events were lost: the subscriber is too slow")]
+pub struct Lagged(pub u64);
+
+/// A subscription to a pool's events: those that happen after it was made.
+///
+/// The pool keeps `event_capacity` events for the slowest subscriber and never waits for it.
+pub struct Events {
+    /// None if the pool had ended before the subscription was made.
+    receiver: Option<broadcast::Receiver<PoolEvent>>,
+    /// Dropped after the receiver: while it is counted, it is there.
+    _counted: Counted,
+}
+
+impl Events {
+    /// The next event, as soon as there is one; `None` when the pool has ended and all was read.
+    ///
+    /// # Errors
+    ///
+    /// [`Lagged`] once after events were lost; the next call goes on with the oldest that is left.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a call that is dropped has taken no event.
+    pub async fn recv(&mut self) -> Option<Result<PoolEvent, Lagged>> {
+        match self.receiver.as_mut()?.recv().await {
+            Ok(event) => Some(Ok(event)),
+            Err(broadcast::error::RecvError::Lagged(lost)) => Some(Err(Lagged(lost))),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+
+    /// The next event if there is one now. `None` says nothing about the pool.
+    ///
+    /// # Errors
+    ///
+    /// [`Lagged`] as in [`Events::recv`].
+    pub fn try_recv(&mut self) -> Option<Result<PoolEvent, Lagged>> {
+        match self.receiver.as_mut()?.try_recv() {
+            Ok(event) => Some(Ok(event)),
+            Err(broadcast::error::TryRecvError::Lagged(lost)) => Some(Err(Lagged(lost))),
+            Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => {
+                None
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Events").finish_non_exhaustive()
+    }
+}
+
+/// One in the count of subscribers.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The publishing end; one per pool.
+pub(crate) struct Publisher {
+    /// Read before anything else: a pool that nobody listens to pays one load per event.
+    subscribers: Arc<AtomicUsize>,
+    channel: Mutex<Channel>,
+    capacity: usize,
+}
+
+enum Channel {
+    /// Nobody has subscribed yet: the buffer does not exist.
+    Unused,
+    Open(broadcast::Sender<PoolEvent>),
+    /// The pool has ended.
+    Ended,
+}
+
+impl Publisher {
+    /// Keeps `capacity` events (at least one) for the slowest subscriber, once there is one.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self {
+            subscribers: Arc::default(),
+            channel: Mutex::new(Channel::Unused),
+            capacity: capacity.max(1),
+        }
+    }
+
+    /// Tells the subscribers; `event` is called only if there are any. Never waits for them.
+    pub(crate) fn publish(&self, event: impl FnOnce() -> PoolEvent) {
+        // Who subscribed before this event happened has raised the count before, so it is seen.
+        if self.subscribers.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let event = event();
+        if let Channel::Open(sender) = &*self.channel() {
+            // An error says that the last subscriber has just gone.
+            let _ = sender.send(event);
+        }
+    }
+
+    /// A new subscription, to what happens from now on.
+    pub(crate) fn subscribe(&self) -> Events {
+        let mut channel = self.channel();
+        self.subscribers.fetch_add(1, Ordering::Relaxed);
+        let counted = Counted(Arc::clone(&self.subscribers));
+        let receiver = match &*channel {
+            Channel::Open(sender) => Some(sender.subscribe()),
+            Channel::Ended => None,
+            Channel::Unused => {
+                let (sender, receiver) = broadcast::channel(self.capacity);
+                *channel = Channel::Open(sender);
+                Some(receiver)
+            }
+        };
+        Events { receiver, _counted: counted }
+    }
+
+    /// The pool has ended: subscribers read what is left, then `None`. Idempotent.
+    pub(crate) fn end(&self) {
+        // Dropped after the guard: it wakes readers.
+        let _sender = std::mem::replace(&mut *self.channel(), Channel::Ended);
+    }
+
+    fn channel(&self) -> MutexGuard<'_, Channel> {
+        // A panic while it is held leaves it as it was: each use is one assignment or one call.
+        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[path = "../verify/base/event.rs"]
+mod tests;

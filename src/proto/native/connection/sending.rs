@@ -1,0 +1,122 @@
+//! The sending half: fills frames in the order that the session's rules give, and encrypts them.
+//!
+//! Owns when verdict, rekey, drain and goodbye are written. It must never take a message from the
+//! source that may not be sent, and never write a record after the last one that its phase allows.
+
+use super::{Phase, REKEY_AFTER_FRAMES, SessionCore};
+use crate::base::error::ProtocolError;
+use crate::proto::native::batch::{MessageSource, Plaintext, Sealed};
+use crate::proto::native::frame;
+use crate::proto::native::record;
+use crate::proto::native::record::{Record, Verdict};
+
+impl SessionCore {
+    /// Appends frames to `out` until nothing waits or `out` is at least `most` bytes long; one frame
+    /// may take it past that by up to [`frame::MOST_FRAME`] bytes. The source is asked only while
+    /// messages may be sent.
+    ///
+    /// # Errors
+    ///
+    /// [`ProtocolError::MessageTooLarge`] for a message that the peer does not accept, and what the
+    /// cipher and the verdict's encoding give. The session is over, and `out` is not to be written.
+    pub(crate) fn seal(
+        &mut self,
+        source: &mut dyn MessageSource,
+        scratch: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+        most: usize,
+    ) -> Result<Sealed, ProtocolError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let begin = out.len();
+        let mut sealed = Sealed::default();
+        while out.len() < most {
+            match self.seal_frame(source, scratch, out, &mut sealed) {
+                Ok(true) => sealed.frames += 1,
+                Ok(false) => break,
+                Err(error) => {
+                    self.failed = Some(error);
+                    return Err(error);
+                }
+            }
+        }
+        sealed.bytes = out.len() - begin;
+        Ok(sealed)
+    }
+
+    /// Appends one frame, if there is something to say.
+    fn seal_frame(
+        &mut self,
+        source: &mut dyn MessageSource,
+        scratch: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+        sealed: &mut Sealed,
+    ) -> Result<bool, ProtocolError> {
+        let rekey_due = self.bytes_since_rekey >= self.params.rekey_after_bytes
+            || self.frames_since_rekey >= REKEY_AFTER_FRAMES;
+        let reserved = if rekey_due { record::HEADER } else { 0 };
+        let mut plaintext = Plaintext::new(scratch, reserved);
+        let mut rekey = false;
+
+        if self.sending == Phase::Verdict
+            && let Some(verdict) = self.verdict.take()
+        {
+            self.fill_verdict(&verdict, &mut plaintext)?;
+        }
+        if self.sending == Phase::Open {
+            self.outbox.fill_control(&mut plaintext);
+            let most_message = self.params.peer_max_message;
+            let filled = self.outbox.fill_messages(&mut plaintext, source, most_message)?;
+            self.sent += filled.finished;
+            sealed.messages_finished += filled.finished;
+            if self.drain && filled.source_empty && plaintext.push(Record::Drain) {
+                self.sending = Phase::Drained;
+            } else if rekey_due && (!plaintext.is_empty() || self.outbox.message_under_way()) {
+                plaintext.release_reserved();
+                rekey = plaintext.push(Record::Rekey);
+            }
+        }
+        if self.sending == Phase::Drained
+            && let Some(goodbye) = self.goodbye_due()
+            && plaintext.push(goodbye)
+        {
+            self.sending = Phase::Ended;
+        }
+
+        if plaintext.is_empty() {
+            return Ok(false);
+        }
+        let begin = out.len();
+        frame::seal(&mut self.transport, scratch, out)?;
+        self.bytes_since_rekey += (out.len() - begin) as u64;
+        self.frames_since_rekey += 1;
+        if rekey {
+            self.transport.rekey_outgoing();
+            self.bytes_since_rekey = 0;
+            self.frames_since_rekey = 0;
+            self.rekeys += 1;
+        }
+        Ok(true)
+    }
+
+    fn fill_verdict(
+        &mut self,
+        verdict: &Verdict,
+        plaintext: &mut Plaintext<'_>,
+    ) -> Result<(), ProtocolError> {
+        let fits = plaintext.push(Record::Verdict(&verdict.encode()?));
+        debug_assert!(fits, "a verdict is far smaller than an empty frame");
+        let phase = match verdict {
+            Verdict::Accept { .. } => Phase::Open,
+            Verdict::Reject { .. } => Phase::Ended,
+        };
+        (self.sending, self.receiving) = (phase, phase);
+        Ok(())
+    }
+
+    pub(super) fn goodbye_due(&self) -> Option<Record<'static>> {
+        let reason = self.goodbye.filter(|_| self.drain_polled)?;
+        Some(Record::Goodbye { reason, received: self.received })
+    }
+}

@@ -1,0 +1,15 @@
+//! The machinery that proves the crate: the slot's exhaustive model, loom models, fuzz harnesses with
+//! their corpus, and the networks in memory that tests run on.
+//!
+//! Owns no product code, and is compiled for tests, fuzzing and loom only. The unit tests of a file
+//! `src/x/y.rs` that are long lie here as `x/y.rs`; they are modules of the file that they test.
+
+#[cfg(all(test, feature = "snapshot-codec"))]
+mod corpus;
+pub(crate) mod crypto;
+pub(crate) mod fuzz;
+#[cfg(all(test, noise_pool_loom))]
+mod loom;
+pub(crate) mod pair;
+#[cfg(test)]
+mod wire_page;
