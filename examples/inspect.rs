@@ -94,12 +94,12 @@ pub(crate) fn run(
 
 /// Reads a whole file, but no more than it takes to know that it is too long.
 fn read(file: &Path, input: impl Read) -> io::Result<Vec<u8>> {
-    let most = Snapshot::MAX_ENCODED_LEN as u64 + 1;
+    let max = Snapshot::MAX_ENCODED_LEN as u64 + 1;
     let mut bytes = Vec::new();
     if file == Path::new("-") {
-        input.take(most).read_to_end(&mut bytes)?;
+        input.take(max).read_to_end(&mut bytes)?;
     } else {
-        File::open(file)?.take(most).read_to_end(&mut bytes)?;
+        File::open(file)?.take(max).read_to_end(&mut bytes)?;
     }
     Ok(bytes)
 }

@@ -109,7 +109,7 @@ pub use base::error::{
 };
 pub use base::event::{DialFailure, Events, HandshakeFailure, Lagged, PoolEvent, RejectedBy};
 pub use base::id::{AttemptId, Origin, PeerId, PeerIdError, SessionId};
-pub use base::identity::{Damage, Identity, IdentityError};
+pub use base::identity::{Corruption, Identity, IdentityError};
 pub use base::io::{BoxFuture, BoxedStream, Stream, TargetData};
 pub use base::metrics::{
     DialFailures, HandshakeFailures, HookStats, InboundRows, LateAcceptRows, Rejections, Stats,

@@ -258,11 +258,11 @@ async fn peers_that_flood_do_not_starve_the_others() {
             }
         }
         // What is in the inbox already, and what those before them in the line may add: a share each.
-        let most = (INBOX + (FLOODS + QUIET) * 16 * KIB) / (KIB + OVERHEAD);
-        assert!(reads <= most, "{reads} messages were before those of the quiet peers");
+        let max = (INBOX + (FLOODS + QUIET) * 16 * KIB) / (KIB + OVERHEAD);
+        assert!(reads <= max, "{reads} messages were before those of the quiet peers");
     }
-    let (least, most) = (taken.iter().min().unwrap(), taken.iter().max().unwrap());
-    assert!(most <= &(2 * least + 32), "the floods have not had like shares: {taken:?}");
+    let (min, max) = (taken.iter().min().unwrap(), taken.iter().max().unwrap());
+    assert!(max <= &(2 * min + 32), "the floods have not had like shares: {taken:?}");
     assert!(hub.snapshot().limits.inbox_bytes.high_water <= INBOX as u64);
     floods.iter().for_each(|flood| flood.abort());
 }

@@ -225,8 +225,8 @@ async fn those_who_wait_for_room_are_served_in_order() {
     let stats = town.hub.stats();
     assert_eq!(stats.waits, WAITING as u64);
     // The first waited 5 s, each other one more than the one before it.
-    let (least, most) = (44 * SECOND, 47 * SECOND);
-    assert!((least..most).contains(&stats.wait_time), "{:?}", stats.wait_time);
+    let (min, max) = (44 * SECOND, 47 * SECOND);
+    assert!((min..max).contains(&stats.wait_time), "{:?}", stats.wait_time);
     assert_eq!(town.hub.snapshot().limits.sessions.high_water, 1);
 }
 

@@ -271,7 +271,7 @@ async fn at_its_age_a_session_is_not_handed_out_and_leases_in_hand_send_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leases_hold_an_old_session_up_for_retire_timeout_at_most() {
+async fn max_leases_hold_an_old_session_up_for_retire_timeout_at() {
     let mut pair = Pair::new(old_after_an_hour());
     let lease = pair.lease().await;
     let began = Instant::now();
@@ -396,7 +396,7 @@ async fn a_session_that_exists_already_is_kept_as_well() {
 
 #[tokio::test(start_paused = true)]
 async fn a_kept_peer_that_is_lost_is_dialled_again_with_backoff() {
-    let config = patient().backoff_first(SECOND).backoff_most(MINUTE);
+    let config = patient().initial_backoff(SECOND).max_backoff(MINUTE);
     let pair = Pair::new(config);
     // Twice for one peer is once.
     pair.a.keep(pair.b.id());

@@ -521,8 +521,8 @@ async fn a_flood_that_nobody_takes_is_read_up_to_its_bound_and_loses_nothing() {
         }
         let session = victim.session();
         assert!(session.undelivered_bytes <= 64 * KIB as u64, "{what}: {session:?}");
-        let most = (64 * KIB + 2 * FRAME + 4 * KIB) as u64;
-        assert!(session.bytes_in <= most, "{what}: {} bytes were read", session.bytes_in);
+        let max = (64 * KIB + 2 * FRAME + 4 * KIB) as u64;
+        assert!(session.bytes_in <= max, "{what}: {} bytes were read", session.bytes_in);
         let inbox = victim.pool.snapshot().limits.inbox_bytes;
         assert!(inbox.high_water <= 64 * KIB as u64, "{what}: {inbox:?}");
 
@@ -585,16 +585,16 @@ async fn a_flood_over_sessions_that_replace_each_other_stays_bounded() {
         tokio::time::sleep(SECOND / 10).await;
     }
     let snapshot = victim.pool.snapshot();
-    let most = (64 + 2 * 64) * KIB;
+    let max = (64 + 2 * 64) * KIB;
     for session in &snapshot.sessions {
         assert!(
-            session.undelivered_bytes <= most as u64,
+            session.undelivered_bytes <= max as u64,
             "max_undelivered, and while it drains twice max_queue more: {session:?}"
         );
     }
     assert!(snapshot.sessions.len() >= 4, "the older ones still drain: {:?}", snapshot.limits);
     let inbox = snapshot.limits.inbox_bytes;
-    assert!(inbox.high_water <= 6 * most as u64, "{inbox:?}");
+    assert!(inbox.high_water <= 6 * max as u64, "{inbox:?}");
     drop(floods);
 }
 
@@ -989,10 +989,10 @@ async fn rejected(code: u8, retry_after_ms: u32) -> (RejectReason, Duration) {
 
 #[tokio::test(start_paused = true)]
 async fn a_rejection_is_believed_within_bounds() {
-    let most = 600 * SECOND;
+    let max = 600 * SECOND;
     for (code, reason) in [(1, RejectReason::Full), (2, RejectReason::Draining)] {
         assert_eq!(rejected(code, 30_000).await, (reason, 30 * SECOND), "as it asks");
-        assert_eq!(rejected(code, u32::MAX).await, (reason, most), "49 days are too long");
+        assert_eq!(rejected(code, u32::MAX).await, (reason, max), "49 days are too long");
         // It says nothing, or what would make us dial it a thousand times a second.
         for short in [0, 1] {
             let (told, wait) = rejected(code, short).await;
@@ -1008,7 +1008,7 @@ async fn a_rejection_is_believed_within_bounds() {
         (255, RejectReason::Other(255)),
     ] {
         for asked in [0, 1, u32::MAX] {
-            assert_eq!(rejected(code, asked).await, (reason, most), "reason {code}");
+            assert_eq!(rejected(code, asked).await, (reason, max), "reason {code}");
         }
     }
 }
@@ -1107,7 +1107,7 @@ impl Connector for HangsUp {
 #[tokio::test(start_paused = true)]
 async fn a_kept_peer_that_accepts_and_hangs_up_is_not_dialled_without_pause() {
     // At once: a call tries again up to eight times. A moment later: the call has its session.
-    for (after, most) in [(Duration::ZERO, 8 * 101), (SECOND / 100, 101)] {
+    for (after, max) in [(Duration::ZERO, 8 * 101), (SECOND / 100, 101)] {
         let connects = Arc::new(AtomicU32::new(0));
         let connector = HangsUp(after, connects.clone());
         let builder = Pool::builder(identity(1)).config(config()).connector(connector);
@@ -1116,6 +1116,6 @@ async fn a_kept_peer_that_accepts_and_hangs_up_is_not_dialled_without_pause() {
         pool.keep(Target::new(Raw::new(2).id()).address(address));
         tokio::time::sleep(100 * SECOND).await;
         let dialled = connects.load(Ordering::Relaxed);
-        assert!((50..=most).contains(&dialled), "{dialled} dials in 100 times backoff_first");
+        assert!((50..=max).contains(&dialled), "{dialled} dials in 100 times initial_backoff");
     }
 }

@@ -56,9 +56,9 @@ fn every_column_sorts_and_shows() {
             assert_eq!(json["sessions"].as_array().unwrap().len(), 1);
             json["sessions"][0]["session"].clone()
         };
-        let least = first(&["--sort", &name, "--limit", "1", "--json"]);
+        let min = first(&["--sort", &name, "--limit", "1", "--json"]);
         let greatest = first(&["--sort", &name, "--limit", "1", "--json", "--reverse"]);
-        assert_ne!(least, greatest, "{name}: the committed sessions differ in every column");
+        assert_ne!(min, greatest, "{name}: the committed sessions differ in every column");
         assert!(shown(&["--columns", &name]).contains(&name.replace('-', " ")), "{name}");
     }
 }

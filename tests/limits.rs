@@ -27,7 +27,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// Failures are forgotten at once: these tests come back to the same peers.
 fn forgetful() -> Config {
-    Config::default().backoff_first(MS).backoff_most(MS).refuse_most(MS)
+    Config::default().initial_backoff(MS).max_backoff(MS).max_refusal(MS)
 }
 
 /// Ends our side of a session without the peer noticing: the stream stands still.
@@ -399,9 +399,9 @@ async fn stuck_in_drain(net: &Net, pool: &Pool, peer: PeerId) {
 
 #[tokio::test(start_paused = true)]
 async fn the_session_that_drains_longest_is_cut_when_too_many_drain() {
-    const MOST: usize = 3;
+    const MAX: usize = 3;
     let net = Net::default();
-    let (pool, _inbox) = net.pool(identity(1), Config::default().max_draining(MOST));
+    let (pool, _inbox) = net.pool(identity(1), Config::default().max_draining(MAX));
     let peers: Vec<_> = (2..7).map(|n| net.pool(identity(n), Config::default())).collect();
     let mut events = pool.subscribe();
     for (peer, _) in &peers {
@@ -409,7 +409,7 @@ async fn the_session_that_drains_longest_is_cut_when_too_many_drain() {
     }
     assert_eq!(cut_in_order(&mut events, 2).await, [peers[0].0.id(), peers[1].0.id()]);
     let draining = pool.snapshot().limits.draining;
-    assert_eq!((draining.held, draining.high_water, draining.limit), (3, 3, MOST as u64));
+    assert_eq!((draining.held, draining.high_water, draining.limit), (3, 3, MAX as u64));
     // The others end by their own bound, and nothing remains.
     tokio::time::sleep(11 * SECOND).await;
     at_rest(&pool).await;
@@ -478,7 +478,7 @@ fn errors_of_the_application_are_dropped_where_no_lock_is_held() {
             .unwrap();
         let dropped = Arc::new(AtomicU64::new(0));
         runtime.block_on(async {
-            let config = Config::default().backoff_first(MS).backoff_table(2);
+            let config = Config::default().initial_backoff(MS).backoff_table(2);
             let (pool, _inbox) = Net::default().pool(identity(1), config);
             let peers = [a_stranger(), a_stranger(), a_stranger()];
             // Failures in a row, then others that push the first out of the table.

@@ -33,7 +33,7 @@ const KEPT: usize = REMEMBERED * 256;
 
 /// What it may take while they are there: a pending handshake is its task, its timers, a small buffer,
 /// and Noise's state once message 1 has verified.
-const MOST: usize = PENDING * (8 << 10) + (DISCARDING + TURN) * (2 << 10) + KEPT;
+const MAX: usize = PENDING * (8 << 10) + (DISCARDING + TURN) * (2 << 10) + KEPT;
 
 fn config() -> Config {
     Config::default()
@@ -77,18 +77,18 @@ async fn strangers_cost_what_is_configured_and_each_is_counted_once() {
     tally += many;
 
     tally.check_silence();
-    assert!(heap.max_bytes <= MOST, "{heap:?}, {MOST} at once");
+    assert!(heap.max_bytes <= MAX, "{heap:?}, {MAX} at once");
     assert!(heap.curr_bytes <= KEPT, "{heap:?}, {KEPT} for ever");
     assert_eq!(tally.connected(), (STRANGERS + STRANGERS / 10) as u64);
     let answered = tally.0[Kind::HalfHandshake as usize].answered;
     assert!(answered > 0, "who knows the pool's key is answered: {tally:?}");
 
     let limits = node.pool.snapshot().limits;
-    for (what, limit, most) in [
+    for (what, limit, max) in [
         ("pending", limits.pending_handshakes, PENDING),
         ("discarding", limits.discarding, DISCARDING),
     ] {
-        assert_eq!((limit.high_water, limit.limit), (most as u64, most as u64), "{what}");
+        assert_eq!((limit.high_water, limit.limit), (max as u64, max as u64), "{what}");
     }
     let stats = node.pool.stats();
     assert_eq!(counted(&stats), tally.connected() + Crowd::GATHERING, "{stats:?}");

@@ -765,7 +765,7 @@ struct Greedy {
 #[derive(Clone, Copy, Debug, Default)]
 struct Asked {
     /// The largest room for one read.
-    most: usize,
+    max: usize,
     /// Read in all.
     read: usize,
     /// Written to the stranger.
@@ -780,7 +780,7 @@ impl AsyncRead for Greedy {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let mut asked = this.asked.lock().unwrap();
-        asked.most = asked.most.max(buffer.remaining());
+        asked.max = asked.max.max(buffer.remaining());
         let rest = &this.bytes[this.at..];
         if rest.is_empty() {
             return Poll::Pending;
@@ -825,14 +825,14 @@ async fn a_stranger_is_read_no_further_than_it_is_due_and_gets_no_room_for_what_
         ("a message 1 that does not go on", vec![0, 52, 1], 3, 0),
         ("the longest message 3, announced", announced, 59, MESSAGE_2),
     ];
-    for (what, bytes, most_read, written) in cases {
+    for (what, bytes, max_read, written) in cases {
         let asked = Arc::<Mutex<Asked>>::default();
         let stream = Greedy { bytes, at: 0, asked: asked.clone() };
         handshake_error(pool.adopt(stream, Role::Responder).await.err());
         // The task that discards has had no turn: this is what the decision took.
         let asked = *asked.lock().unwrap();
-        assert!(asked.read <= most_read, "{what}: {asked:?}");
-        assert!(asked.most <= 2048, "{what}: {asked:?}");
+        assert!(asked.read <= max_read, "{what}: {asked:?}");
+        assert!(asked.max <= 2048, "{what}: {asked:?}");
         assert_eq!(asked.written, written, "{what}");
     }
 }

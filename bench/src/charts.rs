@@ -33,12 +33,12 @@ fn draw_one(path: &Path, chart: &Chart) -> Result<(), Box<dyn Error>> {
     let font = |size: i32| ("sans-serif", size).into_font().color(&BLACK);
     area.draw_text(&chart.title, &font(18), (12, 10))?;
     area.draw_text(chart.unit, &font(13), (12, 34))?;
-    let most = chart.bars.iter().map(|(_, value)| *value).fold(f64::MIN_POSITIVE, f64::max);
+    let max = chart.bars.iter().map(|(_, value)| *value).fold(f64::MIN_POSITIVE, f64::max);
     let room = f64::from(WIDTH as i32 - LEFT - RIGHT);
     for (row, (name, value)) in chart.bars.iter().enumerate() {
         let top = (TOP + BAR * row as u32) as i32;
         let middle = top + BAR as i32 / 2;
-        let end = LEFT + (value / most * room).round().max(1.0) as i32;
+        let end = LEFT + (value / max * room).round().max(1.0) as i32;
         let ours = name.starts_with("noise-pool");
         let colour = if ours { RGBColor(31, 119, 180) } else { RGBColor(170, 170, 170) };
         let right = font(14).pos(Pos::new(HPos::Right, VPos::Center));

@@ -147,7 +147,7 @@ pub struct Undisturbed {
     pub calm_rounds: usize,
 }
 
-/// Measures until there are enough calm rounds, or [`MOST`] times as many in all. `latency` is asked
+/// Measures until there are enough calm rounds, or [`MAX`] times as many in all. `latency` is asked
 /// before and after each: one of the machine's own, on which the cases depend. A round is calm if that
 /// is no more than twice the least of any round.
 pub fn measure_undisturbed(
@@ -159,12 +159,12 @@ pub fn measure_undisturbed(
     let mut latencies = Vec::new();
     let mut before = latency();
     let calm = |latencies: &[Duration]| -> Vec<bool> {
-        let least = latencies.iter().min().copied().unwrap_or_default();
-        latencies.iter().map(|latency| *latency <= 2 * least).collect()
+        let min = latencies.iter().min().copied().unwrap_or_default();
+        latencies.iter().map(|latency| *latency <= 2 * min).collect()
     };
     let count = |calm: &[bool]| calm.iter().filter(|calm| **calm).count();
-    let most = MOST * settings.rounds();
-    while count(&calm(&latencies)) < settings.rounds() && latencies.len() < most {
+    let max = MAX * settings.rounds();
+    while count(&calm(&latencies)) < settings.rounds() && latencies.len() < max {
         rounds.one_more();
         let after = latency();
         latencies.push(before.max(after));
@@ -176,7 +176,7 @@ pub fn measure_undisturbed(
 }
 
 /// Rounds in all, in times of those that are wanted.
-const MOST: usize = 8;
+const MAX: usize = 8;
 
 /// Cases that are ready to be measured, and what they showed so far.
 struct Rounds<'a> {
@@ -277,7 +277,7 @@ mod tests {
             worse *= 2;
             worse
         });
-        assert_eq!((never.rounds, never.calm_rounds), (MOST * wanted, 2));
+        assert_eq!((never.rounds, never.calm_rounds), (MAX * wanted, 2));
     }
 
     #[test]

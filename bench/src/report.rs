@@ -28,15 +28,15 @@ enum Bound {
 impl Bound {
     fn holds(self, value: f64) -> bool {
         match self {
-            Self::AtMost(most) => value <= most,
-            Self::AtLeast(least) => value >= least,
+            Self::AtMost(max) => value <= max,
+            Self::AtLeast(min) => value >= min,
         }
     }
 
     fn text(self) -> String {
         match self {
-            Self::AtMost(most) => format!("≤ {}", number(most)),
-            Self::AtLeast(least) => format!("≥ {}", number(least)),
+            Self::AtMost(max) => format!("≤ {}", number(max)),
+            Self::AtLeast(min) => format!("≥ {}", number(min)),
         }
     }
 }

@@ -118,10 +118,10 @@ impl Options {
                 self.routers,
             ));
         }
-        let least = packet::header_len(usize::from(self.hops));
-        if self.message_size < least {
+        let min = packet::header_len(usize::from(self.hops));
+        if self.message_size < min {
             return Err(format!(
-                "--message-size {} is too small: the header of {} hops takes {least} bytes",
+                "--message-size {} is too small: the header of {} hops takes {min} bytes",
                 self.message_size, self.hops,
             ));
         }
@@ -155,8 +155,8 @@ impl Options {
             .max_idle(age)
             .max_age(age)
             // One machine: a failure here passes in milliseconds, not in minutes.
-            .backoff_first(Duration::from_millis(100))
-            .backoff_most(Duration::from_secs(1))
+            .initial_backoff(Duration::from_millis(100))
+            .max_backoff(Duration::from_secs(1))
     }
 
     /// The bound on the whole run.

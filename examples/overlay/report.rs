@@ -98,8 +98,8 @@ impl Report {
             must_be_none("messages that a drain cannot vouch for", self.drain_unknown);
         }
         if self.max_sessions_per_pair > 1 {
-            let most = self.max_sessions_per_pair;
-            (self.failures).push(format!("a pair of routers held {most} sessions at rest"));
+            let max = self.max_sessions_per_pair;
+            (self.failures).push(format!("a pair of routers held {max} sessions at rest"));
         }
         self.ok = self.failures.is_empty();
         self

@@ -39,7 +39,7 @@ pub(crate) struct Assessment {
     /// Sessions, each counted once.
     pub(crate) sessions: usize,
     /// The most sessions that a pair of routers has.
-    pub(crate) most_per_pair: usize,
+    pub(crate) max_per_pair: usize,
     /// What is still changing: dials, sessions that drain, sessions that only one end knows.
     pub(crate) unsettled: usize,
 }
@@ -67,10 +67,10 @@ pub(crate) fn assess(views: &[View]) -> Assessment {
         }
     }
     for pair in pairs.values() {
-        let most_at_one_end = pair.ends.values().copied().max().unwrap_or(0);
-        let sessions = pair.hashes.len().max(most_at_one_end);
+        let max_at_one_end = pair.ends.values().copied().max().unwrap_or(0);
+        let sessions = pair.hashes.len().max(max_at_one_end);
         result.sessions += sessions;
-        result.most_per_pair = result.most_per_pair.max(sessions);
+        result.max_per_pair = result.max_per_pair.max(sessions);
         result.unsettled += usize::from(pair.ends.len() != 2);
     }
     result
@@ -96,20 +96,20 @@ mod tests {
     #[test]
     fn two_ends_of_one_session_are_one_session() {
         let views = [view(1, &[(2, 7), (3, 8)]), view(2, &[(1, 7)]), view(3, &[(1, 8)])];
-        let expected = Assessment { sessions: 2, most_per_pair: 1, unsettled: 0 };
+        let expected = Assessment { sessions: 2, max_per_pair: 1, unsettled: 0 };
         assert_eq!(assess(&views), expected);
     }
 
     #[test]
     fn ends_with_different_hashes_are_two_sessions() {
         let views = [view(1, &[(2, 7)]), view(2, &[(1, 8)])];
-        assert_eq!(assess(&views).most_per_pair, 2);
+        assert_eq!(assess(&views).max_per_pair, 2);
     }
 
     #[test]
     fn two_sessions_at_one_end_are_two_even_with_one_hash() {
         let views = [view(1, &[(2, 7), (2, 7)]), view(2, &[(1, 7)])];
-        assert_eq!(assess(&views).most_per_pair, 2);
+        assert_eq!(assess(&views).max_per_pair, 2);
     }
 
     #[test]

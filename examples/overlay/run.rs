@@ -59,10 +59,10 @@ struct Found {
     /// Kills whose losses are known.
     kills_settled: u32,
     lost_to_kills: u64,
-    drain_most: Duration,
+    max_drain: Duration,
     drain_unknown: u64,
     quiet_points: u32,
-    most_per_pair: usize,
+    max_per_pair: usize,
     sessions: usize,
     interrupted: bool,
     /// Counters of the pools that have ended.
@@ -172,7 +172,7 @@ impl Run {
                 found.kills += u32::from(kill);
                 found.ended.add(&last.stats);
                 if let Some(report) = report {
-                    found.drain_most = found.drain_most.max(report.elapsed);
+                    found.max_drain = found.max_drain.max(report.elapsed);
                     found.drain_unknown += report.messages.unknown;
                 }
             });
@@ -203,7 +203,7 @@ impl Run {
         self.note(|found| {
             found.quiet_points += 1;
             found.sessions = seen.sessions;
-            found.most_per_pair = found.most_per_pair.max(seen.most_per_pair);
+            found.max_per_pair = found.max_per_pair.max(seen.max_per_pair);
         });
         self.progress.set_message("");
         snapshots
@@ -254,7 +254,7 @@ impl Run {
         let ends = self.routers.iter().map(|router| router.leave());
         for (_, report) in join_all(ends).await.into_iter().flatten() {
             self.note(|found| {
-                found.drain_most = found.drain_most.max(report.elapsed);
+                found.max_drain = found.max_drain.max(report.elapsed);
                 found.drain_unknown += report.messages.unknown;
             });
         }
@@ -330,12 +330,12 @@ impl Run {
             messages_duplicated: counts.duplicated,
             sends_retried: counts.retried,
             sessions_open: found.sessions,
-            max_sessions_per_pair: found.most_per_pair,
+            max_sessions_per_pair: found.max_per_pair,
             quiet_points: found.quiet_points,
             pools,
             restarts: found.restarts,
             kills: found.kills,
-            drain_ms_max: found.drain_most.as_secs_f64() * 1e3,
+            drain_ms_max: found.max_drain.as_secs_f64() * 1e3,
             drain_unknown: found.drain_unknown,
             elapsed_s: elapsed.as_secs_f64(),
             messages_per_s: counts.delivered as f64 / elapsed.as_secs_f64(),

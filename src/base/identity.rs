@@ -186,14 +186,14 @@ pub enum IdentityError {
         /// The key file.
         path: PathBuf,
         /// What is wrong with it.
-        what: Damage,
+        what: Corruption,
     },
 }
 
 /// How a key file is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
-pub enum Damage {
+pub enum Corruption {
     /// It is too short or too long, or its lines do not begin as they must.
     #[error("it does not have the form of one")]
     Form,
@@ -217,13 +217,13 @@ impl IdentityError {
 
 /// What can be wrong with a key file's content.
 #[derive(Debug, PartialEq, Eq)]
-enum Wrong {
+enum ParseError {
     Magic,
     Version,
-    Damaged(Damage),
+    Damaged(Corruption),
 }
 
-impl Wrong {
+impl ParseError {
     fn at(self, path: &Path) -> IdentityError {
         let path = path.into();
         match self {
@@ -246,12 +246,12 @@ fn encode(key: &StaticKey) -> Zeroizing<Vec<u8>> {
     text
 }
 
-fn decode(text: &[u8]) -> Result<Identity, Wrong> {
-    let rest = text.strip_prefix(MAGIC.as_bytes()).ok_or(Wrong::Magic)?;
+fn decode(text: &[u8]) -> Result<Identity, ParseError> {
+    let rest = text.strip_prefix(MAGIC.as_bytes()).ok_or(ParseError::Magic)?;
     let version = HEAD.strip_prefix(MAGIC).unwrap_or_default();
     let rest = rest.strip_prefix(version.as_bytes()).unwrap_or(b"");
-    let rest = rest.strip_prefix(b"\n").ok_or(Wrong::Version)?;
-    let form = || Wrong::Damaged(Damage::Form);
+    let rest = rest.strip_prefix(b"\n").ok_or(ParseError::Version)?;
+    let form = || ParseError::Damaged(Corruption::Form);
     let (public, rest) = field(rest, b"public ").ok_or_else(form)?;
     let (secret, rest) = field(rest, b"secret ").ok_or_else(form)?;
     if !rest.is_empty() {
@@ -260,8 +260,8 @@ fn decode(text: &[u8]) -> Result<Identity, Wrong> {
     let public: PeerId = str::from_utf8(public)
         .ok()
         .and_then(|text| text.parse().ok())
-        .ok_or(Wrong::Damaged(Damage::Public))?;
-    let malformed = || Wrong::Damaged(Damage::Secret);
+        .ok_or(ParseError::Damaged(Corruption::Public))?;
+    let malformed = || ParseError::Damaged(Corruption::Secret);
     let mut digits: Zeroizing<[u8; TEXT]> = Zeroizing::new(*secret);
     if digits.iter().any(u8::is_ascii_uppercase) {
         return Err(malformed());
@@ -274,7 +274,7 @@ fn decode(text: &[u8]) -> Result<Identity, Wrong> {
         return Err(malformed());
     }
     if identity.peer_id() != public {
-        return Err(Wrong::Damaged(Damage::Mismatch));
+        return Err(ParseError::Damaged(Corruption::Mismatch));
     }
     Ok(identity)
 }

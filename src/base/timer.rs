@@ -27,7 +27,7 @@ impl Timer {
     ///
     /// # Cancel safety
     /// As that of `work`.
-    pub(crate) async fn within<T>(
+    pub(crate) async fn timeout<T>(
         &mut self,
         limit: Duration,
         work: Pin<&mut impl Future<Output = T>>,
@@ -35,11 +35,11 @@ impl Timer {
         self.wait(limit, None, work).await
     }
 
-    /// As [`within`](Self::within), until `deadline` at most.
+    /// As [`timeout`](Self::timeout), timeout_at `deadline` at most.
     ///
     /// # Cancel safety
     /// As that of `work`.
-    pub(crate) async fn until<T>(
+    pub(crate) async fn timeout_at<T>(
         &mut self,
         deadline: Instant,
         work: Pin<&mut impl Future<Output = T>>,
@@ -80,7 +80,7 @@ impl Timer {
 
     /// For whoever goes on with the connection: an alarm that was set for a limit which holds no
     /// longer is moved to `deadline`, or goes if there is none.
-    pub(crate) fn go_on_to(&mut self, deadline: Option<Instant>) {
+    pub(crate) fn rearm(&mut self, deadline: Option<Instant>) {
         match (&mut self.0, deadline) {
             (Some(alarm), Some(deadline)) => alarm.as_mut().reset(deadline),
             (alarm, _) => *alarm = None,
@@ -102,24 +102,24 @@ mod tests {
         let mut timer = Timer::default();
         for seconds in [3, 1, 10, 10, 2] {
             let (limit, began) = (seconds * SECOND, Instant::now());
-            assert_eq!(timer.within(limit, pin!(pending::<()>())).await, Err(Elapsed));
+            assert_eq!(timer.timeout(limit, pin!(pending::<()>())).await, Err(Elapsed));
             assert_eq!(began.elapsed(), limit);
             let deadline = Instant::now() + limit;
             let work = pin!(sleep(limit - SECOND / 2));
-            assert_eq!(timer.until(deadline, work).await, Ok(()));
+            assert_eq!(timer.timeout_at(deadline, work).await, Ok(()));
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_ready_at_once_sets_no_alarm() {
         let mut timer = Timer::default();
-        assert_eq!(timer.within(Duration::ZERO, pin!(ready(7))).await, Ok(7));
+        assert_eq!(timer.timeout(Duration::ZERO, pin!(ready(7))).await, Ok(7));
         assert!(timer.0.is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_ready_at_the_deadline_is_in_time() {
         let mut timer = Timer::default();
-        assert_eq!(timer.within(SECOND, pin!(sleep(SECOND))).await, Ok(()));
+        assert_eq!(timer.timeout(SECOND, pin!(sleep(SECOND))).await, Ok(()));
     }
 }

@@ -30,8 +30,8 @@ use crate::pool::install::{Newcomer, room_of};
 use crate::pool::registry::Open;
 use crate::pool::room::Room;
 use crate::proto::native::record::Verdict;
-use crate::proto::slot::{Claim, Displaced, InboundRow, Judgement, Phase, View};
-use crate::session::{Driver, Kept, Share};
+use crate::proto::slot::{Claim, Displaced, InboundCase, InboundDecision, Phase, View};
+use crate::session::{Driver, LeaseHandle, UncountedRef};
 use crate::transport::configure_tcp;
 use crate::transport::native::{Failed, Proposed};
 
@@ -77,7 +77,7 @@ pub(crate) enum Runs {
 /// A session that was accepted and is in its slot.
 #[must_use = "a session whose driver is dropped ends"]
 pub(crate) struct Accepted {
-    pub(crate) core: Share,
+    pub(crate) core: LeaseHandle,
     /// To be run, without an await before, since it writes the verdict; none if a task runs it.
     pub(crate) driver: Option<Driver>,
 }
@@ -357,8 +357,8 @@ impl Inner {
             return Err(Refusal::Refused);
         }
         // The dialler waits for no longer than its `verdict_timeout`, which is likely to be ours.
-        let most = self.settings.verdict_timeout.mul_f64(CHECKS_OF_VERDICT);
-        Timer::default().within(most, pin!(self.check(&candidate))).await.unwrap_or_else(
+        let max = self.settings.verdict_timeout.mul_f64(CHECKS_OF_VERDICT);
+        Timer::default().timeout(max, pin!(self.check(&candidate))).await.unwrap_or_else(
             |Elapsed| {
                 self.hook_refused(Refusal::TimedOut);
                 Err(Refusal::TimedOut)
@@ -369,7 +369,7 @@ impl Inner {
     /// One look at the slot, under its lock; installs the session if the machine accepts it.
     fn decide(
         &self,
-        core: &Share,
+        core: &LeaseHandle,
         claim: &Claim,
         spare: &mut Option<Room>,
         parked: bool,
@@ -386,9 +386,9 @@ impl Inner {
                 return Decision::Reject(RejectReason::Refused);
             }
             let row = match slot.judge(claim, self.key_order(&peer), parked) {
-                Judgement::Accept(row) => row,
-                Judgement::Reject(reason) => return Decision::Reject(reason),
-                Judgement::Park => {
+                InboundDecision::Accept(row) => row,
+                InboundDecision::Reject(reason) => return Decision::Reject(reason),
+                InboundDecision::Park => {
                     return match slot.view() {
                         View::Dialing { dial, .. } => Decision::Park(Parked::at(dial)),
                         _ => Decision::Reject(RejectReason::Simultaneous),
@@ -401,7 +401,7 @@ impl Inner {
             };
             // Drawn under the lock, so that stamps follow the order of decisions.
             let stamp = self.next_stamp();
-            let held = Held { core: Kept::of(core), room: Some(room) };
+            let held = Held { core: UncountedRef::of(core), room: Some(room) };
             let displaced = slot.install_inbound(session.id(), *claim, held);
             Decision::Accept { stamp, row, displaced }
         })
@@ -441,16 +441,16 @@ impl Inner {
         reason
     }
 
-    fn count_inbound_row(&self, row: InboundRow, parked: bool) {
+    fn count_inbound_row(&self, row: InboundCase, parked: bool) {
         let rows = &self.counters.inbound_rows;
         match row {
-            InboundRow::Vacant => rows.absent.one(),
-            InboundRow::AbortsDial => rows.uncommitted.one(),
-            InboundRow::SupersedesDial => rows.committed_larger.one(),
-            InboundRow::RetiresSession => rows.superseding.one(),
+            InboundCase::Vacant => rows.absent.one(),
+            InboundCase::AbortsDial => rows.uncommitted.one(),
+            InboundCase::SupersedesDial => rows.committed_larger.one(),
+            InboundCase::RetiresSession => rows.superseding.one(),
         }
         // One that was parked was counted then.
-        if !parked && matches!(row, InboundRow::AbortsDial | InboundRow::SupersedesDial) {
+        if !parked && matches!(row, InboundCase::AbortsDial | InboundCase::SupersedesDial) {
             self.counters.simultaneous_opens.one();
         }
     }
@@ -474,7 +474,7 @@ impl Inner {
 
 /// What one look at the slot decided.
 enum Decision {
-    Accept { stamp: u64, row: InboundRow, displaced: Displaced<Arc<Dial>, Held> },
+    Accept { stamp: u64, row: InboundCase, displaced: Displaced<Arc<Dial>, Held> },
     Park(Parked),
     Reject(RejectReason),
     NeedsRoom,

@@ -15,7 +15,7 @@ use crate::pool::halt::Halt;
 
 /// The pending handshakes.
 pub(crate) struct Admission {
-    most: usize,
+    max: usize,
     pending: Mutex<Pending>,
 }
 
@@ -49,14 +49,14 @@ pub(crate) struct Entry {
 }
 
 impl Admission {
-    pub(crate) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, pending: Mutex::default() })
+    pub(crate) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { max, pending: Mutex::default() })
     }
 
     /// Admits a newcomer, at the cost of another if need be.
     pub(crate) fn enter(self: &Arc<Self>) -> Entry {
         let mut pending = lock(&self.pending);
-        let full = pending.held() >= self.most;
+        let full = pending.held() >= self.max;
         let loser = if full { pending.shed_one() } else { None };
         if full && loser.is_none() {
             return Entry { ticket: None, shed: true };

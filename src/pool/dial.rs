@@ -364,7 +364,7 @@ impl Inner {
             timeout_at(until, race.answer()).await.unwrap_or(Err(DialError::TimedOut))?;
         dial.set_phase(DialPhase::Checking);
         // Our own checks: the responder is authenticated by message 2.
-        self.check(&self.picture(dial, &candidate)).await.map_err(DialError::Check)?;
+        self.check(&self.candidate(dial, &candidate)).await.map_err(DialError::Check)?;
         Ok(candidate)
     }
 
@@ -398,7 +398,7 @@ impl Inner {
         let Some(stamp) = self.stamp_of_commit(dial) else { return Err(Stop::Displaced) };
         let Candidate { answered, address, mut timer } = candidate;
         let verdict = pin!(async { answered.commit(stamp).await?.verdict().await });
-        let answer = timer.within(self.settings.verdict_timeout, verdict).await;
+        let answer = timer.timeout(self.settings.verdict_timeout, verdict).await;
         Ok(match answer {
             Ok(Ok((Verdict::Accept { stamp, observed, payload }, mut established))) => {
                 established.timer = timer;
@@ -526,7 +526,7 @@ impl Inner {
 
 impl Inner {
     /// What the application's checks see of a peer that answered our dial.
-    fn picture(&self, dial: &Dial, candidate: &Candidate) -> hooks::Candidate {
+    fn candidate(&self, dial: &Dial, candidate: &Candidate) -> hooks::Candidate {
         let answered = &candidate.answered;
         hooks::Candidate {
             peer: dial.peer,

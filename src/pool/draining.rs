@@ -23,7 +23,7 @@ pub(crate) struct Draining {
 
 #[derive(Default)]
 struct Table {
-    most: usize,
+    max: usize,
     next: u64,
     /// In the order in which they began to drain.
     order: BTreeMap<u64, Arc<Session>>,
@@ -34,7 +34,7 @@ struct Table {
 
 impl Table {
     fn is_full(&self) -> bool {
-        self.order.len() >= self.most
+        self.order.len() >= self.max
     }
 
     fn remove(&mut self, key: u64) -> Option<Arc<Session>> {
@@ -52,8 +52,8 @@ impl Table {
 }
 
 impl Draining {
-    pub(crate) fn new(most: usize) -> Self {
-        Self { table: Mutex::new(Table { most, ..Table::default() }) }
+    pub(crate) fn new(max: usize) -> Self {
+        Self { table: Mutex::new(Table { max, ..Table::default() }) }
     }
 
     /// Adds a session; what must be cut for it is handed back.
@@ -90,7 +90,7 @@ impl Draining {
 
     /// The pool drains: nothing is cut any more for want of room.
     pub(crate) fn lift(&self) {
-        lock(&self.table).most = usize::MAX;
+        lock(&self.table).max = usize::MAX;
     }
 
     /// Forgets a session that has ended.

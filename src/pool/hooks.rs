@@ -115,7 +115,7 @@ pub(crate) async fn contained_by<'a, T>(
     call: impl FnOnce() -> BoxFuture<'a, T>,
 ) -> Result<T, Refusal> {
     let guarded = pin!(AssertUnwindSafe(async move { call().await }).catch_unwind());
-    match timer.within(limit, guarded).await {
+    match timer.timeout(limit, guarded).await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(_panic)) => Err(Refusal::Panicked),
         Err(Elapsed) => Err(Refusal::TimedOut),

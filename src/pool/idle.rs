@@ -3,7 +3,7 @@
 //! Owns an order of sessions by their last use that is kept up lazily: use itself touches nothing here
 //! (it is the hot path), so an entry is only a lower bound, corrected when it is looked at. Expiry and
 //! eviction therefore cost per session that expired or was used meanwhile, never per session held.
-//! Kept peers have no entry, and so are never chosen. Looking must not block: it happens under the
+//! UncountedRef peers have no entry, and so are never chosen. Looking must not block: it happens under the
 //! pool's lock.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -40,7 +40,7 @@ use crate::proto::rate_limit::Throttle;
 use crate::proto::slot::{KeyOrder, Slot};
 use crate::proto::stamp::StampSource;
 use crate::session;
-use crate::session::{Kept, LeaseCore, Share};
+use crate::session::{LeaseCore, LeaseHandle, UncountedRef};
 use crate::transport::Connector;
 use crate::transport::native::Native;
 
@@ -49,24 +49,24 @@ pub(crate) type PeerSlot = Slot<Arc<Dial>, Held>;
 
 /// A session in its slot: the slot's own share of it, and its room.
 pub(crate) struct Held {
-    pub(crate) core: Kept,
+    pub(crate) core: UncountedRef,
     /// Passed on when another session replaces this one.
     pub(crate) room: Option<Room>,
 }
 
 impl Readable for Held {
-    type Handle = Kept;
+    type Handle = UncountedRef;
 
-    fn handle(&self) -> Kept {
-        Kept::of(&self.core)
+    fn handle(&self) -> UncountedRef {
+        UncountedRef::of(&self.core)
     }
 
     fn mark(&self) -> usize {
-        Share::as_ptr(&self.core).addr()
+        LeaseHandle::as_ptr(&self.core).addr()
     }
 }
 
-impl Handle for Kept {
+impl Handle for UncountedRef {
     #[inline]
     fn peer(&self) -> &PeerId {
         LeaseCore::peer(self)
@@ -180,9 +180,9 @@ impl Inner {
             hooks,
             registry: Registry::new(seed),
             backoff: Mutex::new(BackoffTable::new(Bounds {
-                first: settings.backoff_first,
-                most: settings.backoff_most,
-                refuse_most: settings.refuse_most,
+                first: settings.initial_backoff,
+                max: settings.max_backoff,
+                max_refusal: settings.max_refusal,
                 capacity: settings.backoff_table,
             })),
             throttle: Mutex::new(Throttle::new(

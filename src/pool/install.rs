@@ -24,8 +24,8 @@ use crate::pool::reaper::Watched;
 use crate::pool::registry::Open;
 use crate::pool::room::Room;
 use crate::proto::native::record::Verdict;
-use crate::proto::slot::{AcceptRow, Acceptance, Claim, Displaced, DrainRow, Ended, Phase, View};
-use crate::session::{Driver, Host, Kept, LeaseCore, Session, SessionSpec, Share};
+use crate::proto::slot::{AcceptCase, Acceptance, Claim, Displaced, DrainCase, Ended, Phase, View};
+use crate::session::{Driver, Host, LeaseCore, LeaseHandle, Session, SessionSpec, UncountedRef};
 use crate::transport::native::Established;
 
 /// A connection whose peer has authenticated, on its way into the slot.
@@ -55,7 +55,7 @@ pub(crate) struct Arrival {
 
 impl Inner {
     /// A session without a task yet, for a connection whose peer has authenticated.
-    pub(crate) fn new_session(&self, newcomer: Newcomer) -> Share {
+    pub(crate) fn new_session(&self, newcomer: Newcomer) -> LeaseHandle {
         let spec = SessionSpec {
             id: SessionId::next(),
             peer: newcomer.peer,
@@ -106,7 +106,7 @@ impl Inner {
                     (Acceptance::Adopt(row), Open::Yes) => row,
                     (Acceptance::Adopt(_), Open::No) => {
                         untold = matches!(slot.dial_ended(dial.attempt), Ended::Current(_));
-                        return Step::Drain(DrainRow::Cancelled);
+                        return Step::Drain(DrainCase::Cancelled);
                     }
                     (Acceptance::Drain(row), _) => {
                         slot.dial_ended(dial.attempt);
@@ -116,7 +116,7 @@ impl Inner {
                 let Some(room) = room_of(slot).or_else(|| spare.take()) else {
                     return Step::NeedsRoom;
                 };
-                let held = Held { core: Kept::of(&core), room: Some(room) };
+                let held = Held { core: UncountedRef::of(&core), room: Some(room) };
                 Step::Adopt(row, slot.install_outbound(dial.attempt, session.id(), claim, held))
             });
             match step {
@@ -149,9 +149,9 @@ impl Inner {
             Step::Drain(row) => {
                 self.count_drain_row(row);
                 let why = match row {
-                    DrainRow::Stale => CloseReason::Superseded,
-                    DrainRow::Cancelled if self.is_open() => CloseReason::Disconnected,
-                    DrainRow::Cancelled => CloseReason::Drained,
+                    DrainCase::Stale => CloseReason::Superseded,
+                    DrainCase::Cancelled if self.is_open() => CloseReason::Disconnected,
+                    DrainCase::Cancelled => CloseReason::Drained,
                 };
                 self.drain_late(dial, core, why);
             }
@@ -169,13 +169,13 @@ impl Inner {
     }
 
     /// A session that nobody is to have: the peer may have sent on it, so it is drained, not cut.
-    fn drain_late(&self, dial: &Dial, core: Share, why: CloseReason) {
+    fn drain_late(&self, dial: &Dial, core: LeaseHandle, why: CloseReason) {
         dial.note_drained(core.session().clone());
         self.retire_unheld(core.session().clone(), core, why);
     }
 
     /// What an installed session displaced: its waiters get the new one, its session retires.
-    pub(crate) fn settle(&self, displaced: Displaced<Arc<Dial>, Held>, core: &Share) {
+    pub(crate) fn settle(&self, displaced: Displaced<Arc<Dial>, Held>, core: &LeaseHandle) {
         let session = core.session();
         if let Some((dial, phase)) = displaced.dial {
             dial.outcome.settle(Ok(core.clone()));
@@ -284,7 +284,7 @@ impl Inner {
 
     /// Adds what a session that has ended has carried.
     fn count_traffic(&self, session: &Session) {
-        let picture = session.picture(Instant::now());
+        let picture = session.snapshot(Instant::now());
         self.counters.bytes_in.add(picture.bytes_in);
         self.counters.bytes_out.add(picture.bytes_out);
         self.counters.messages_in.add(picture.messages_in);
@@ -292,30 +292,30 @@ impl Inner {
         self.counters.messages_expired.add(picture.expired);
     }
 
-    fn count_accept_row(&self, row: AcceptRow) {
+    fn count_accept_row(&self, row: AcceptCase) {
         let rows = &self.counters.late_accept_rows;
         match row {
-            AcceptRow::Current => {}
-            AcceptRow::LateVacant => rows.absent.one(),
-            AcceptRow::LateAbortsDial => rows.uncommitted.one(),
-            AcceptRow::LateSupersedesDial => rows.committed.one(),
-            AcceptRow::LateRetiresSession => rows.superseding.one(),
+            AcceptCase::Current => {}
+            AcceptCase::LateVacant => rows.absent.one(),
+            AcceptCase::LateAbortsDial => rows.uncommitted.one(),
+            AcceptCase::LateSupersedesDial => rows.committed.one(),
+            AcceptCase::LateRetiresSession => rows.superseding.one(),
         }
     }
 
-    fn count_drain_row(&self, row: DrainRow) {
+    fn count_drain_row(&self, row: DrainCase) {
         let rows = &self.counters.late_accept_rows;
         match row {
-            DrainRow::Cancelled => rows.marked.one(),
-            DrainRow::Stale => rows.duplicate.one(),
+            DrainCase::Cancelled => rows.marked.one(),
+            DrainCase::Stale => rows.duplicate.one(),
         }
     }
 }
 
 /// What was decided of an accepted dial.
 enum Step {
-    Adopt(AcceptRow, Displaced<Arc<Dial>, Held>),
-    Drain(DrainRow),
+    Adopt(AcceptCase, Displaced<Arc<Dial>, Held>),
+    Drain(DrainCase),
     /// To be asked again with room in hand.
     NeedsRoom,
     /// It was superseded, its slot is vacant, and there is no room.

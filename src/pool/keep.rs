@@ -100,7 +100,7 @@ impl Inner {
                 Ok(lease) => {
                     drop(lease);
                     // A peer that accepts and goes at once must not be dialled without pause.
-                    let not_before = Instant::now() + self.settings.backoff_first;
+                    let not_before = Instant::now() + self.settings.initial_backoff;
                     lost.notified().await;
                     sleep_until(not_before).await;
                     continue;
@@ -110,12 +110,12 @@ impl Inner {
             debug!(peer = %target.peer.short(), %error, "a kept peer is not reached");
             match error.retry() {
                 Retry::At(until) => sleep_until(until).await,
-                Retry::Now => sleep(self.settings.backoff_first).await,
+                Retry::Now => sleep(self.settings.initial_backoff).await,
                 // What the application can mend while the pool runs is tried again, rarely.
                 Retry::Never if matches!(error, DialError::PoolClosed | DialError::OwnIdentity) => {
                     return;
                 }
-                Retry::Never => sleep_until(Instant::now() + self.settings.backoff_most).await,
+                Retry::Never => sleep_until(Instant::now() + self.settings.max_backoff).await,
             }
         }
     }

@@ -47,7 +47,7 @@ use crate::pool::dial::{Opener, Source};
 use crate::pool::inner::{Inner, PeerSlot};
 use crate::pool::shutdown::{Disconnect, DrainReport};
 use crate::pool::target::Target;
-use crate::session::{ExclusiveLease, Fit, Lease};
+use crate::session::{Availability, ExclusiveLease, Lease};
 use crate::{ConfigError, Identity};
 
 /// Holds at most one session per peer, and shares it among all who ask.
@@ -132,10 +132,10 @@ impl Pool {
             inner.counters.misses.one();
             return None;
         };
-        match lease.fit() {
-            Fit::Ready => {}
-            Fit::NeedsProbe => lease.session().request_probe(),
-            Fit::Retired => return None,
+        match lease.availability() {
+            Availability::Ready => {}
+            Availability::NeedsProbe => lease.session().request_probe(),
+            Availability::Retired => return None,
         }
         inner.counters.hits.one();
         Some(lease)
@@ -391,7 +391,7 @@ impl Pool {
 /// Whether the slot has a session that is handed out. One that was discarded or closed stays in its
 /// slot until its driver notices.
 fn is_live(slot: &PeerSlot) -> bool {
-    slot.session().is_some_and(|held| held.core.session().fit() != Fit::Retired)
+    slot.session().is_some_and(|held| held.core.session().availability() != Availability::Retired)
 }
 
 impl std::fmt::Debug for Pool {

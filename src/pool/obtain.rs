@@ -21,7 +21,9 @@ use crate::pool::outcome::Settled;
 use crate::pool::registry::Open;
 use crate::pool::target::Target;
 use crate::proto::slot::View;
-use crate::session::{ExclusiveLease, Fit, Kept, Lease, LeaseCore, Session, Share, Turn};
+use crate::session::{
+    Availability, ExclusiveLease, Lease, LeaseCore, LeaseHandle, LeaseWaiter, Session, UncountedRef,
+};
 
 /// How often a caller goes back to the slot when the session that it was given ended before it had
 /// its lease. Each round met a session or a dial that was live, so more than a few mean that the
@@ -39,7 +41,7 @@ pub(super) enum Way {
 
 /// What a caller finds in the slot.
 pub(super) enum Found {
-    Session(Share),
+    Session(LeaseHandle),
     Joined(Seat),
     Begun(Seat, Place),
 }
@@ -90,7 +92,7 @@ impl Inner {
     /// As [`Inner::hit`], for a session that needs no probe.
     #[inline]
     pub(crate) fn sound_hit(&self, peer: &PeerId) -> Option<Lease> {
-        let lease = self.hit(peer).filter(|lease| lease.fit() == Fit::Ready)?;
+        let lease = self.hit(peer).filter(|lease| lease.availability() == Availability::Ready)?;
         self.counters.hits.one();
         Some(lease)
     }
@@ -103,7 +105,7 @@ impl Inner {
     ) -> Result<Lease, DialError> {
         let work = self.obtain_patiently(&target, source);
         match target.timeout {
-            Some(most) => timeout(most, work).await.unwrap_or(Err(DialError::Deadline)),
+            Some(max) => timeout(max, work).await.unwrap_or(Err(DialError::Deadline)),
             None => work.await,
         }
     }
@@ -129,7 +131,7 @@ impl Inner {
         self: &Arc<Self>,
         target: &Target,
         source: &mut Option<Source>,
-    ) -> Result<Share, DialError> {
+    ) -> Result<LeaseHandle, DialError> {
         let seat = match self.enter(target, Way::Dialled)? {
             Found::Session(core) => {
                 self.counters.hits.one();
@@ -184,7 +186,7 @@ impl Inner {
                 return Err(DialError::PoolClosed);
             }
             if let View::Ready { session, .. } = slot.view() {
-                return Ok(Found::Session(Share::clone(&session.core)));
+                return Ok(Found::Session(LeaseHandle::clone(&session.core)));
             }
             if let Some(dial) = slot.join() {
                 return Ok(Found::Joined(Seat::at(dial)));
@@ -219,8 +221,8 @@ impl Inner {
 
     /// A lease on a session in hand, in turn if its permits are out. `None`: it has ended or is
     /// retired, and the slot must be asked again.
-    async fn take_turn_on(&self, core: Share) -> Result<Option<Lease>, DialError> {
-        if core.session().fit() == Fit::Retired {
+    async fn take_turn_on(&self, core: LeaseHandle) -> Result<Option<Lease>, DialError> {
+        if core.session().availability() == Availability::Retired {
             self.forget(&core);
             return Ok(None);
         }
@@ -232,7 +234,7 @@ impl Inner {
             self.events.publish(|| PoolEvent::LimitHit { limit: Limit::Leases });
             return Err(DialError::Limit(Limit::Leases));
         }
-        let turn = Turn::of(&core);
+        let turn = LeaseWaiter::of(&core);
         // Waiting for a lease is not having one.
         drop(core);
         let _waited = Waited::new(&self.counters);
@@ -240,7 +242,7 @@ impl Inner {
     }
 
     /// Takes a session that is ending out of its slot before its driver does.
-    fn forget(&self, core: &Share) {
+    fn forget(&self, core: &LeaseHandle) {
         let session = core.session();
         if let (Some(held), Some(why)) = (self.take(session), session.retired()) {
             self.retire_held(held, why);
@@ -249,7 +251,7 @@ impl Inner {
 
     /// Puts a lease core with permits in the slot, so that all leases can be waited for. `None`: the
     /// session is not there any more.
-    fn gate(&self, core: Share) -> Option<Share> {
+    fn gate(&self, core: LeaseHandle) -> Option<LeaseHandle> {
         if core.has_permits() {
             return Some(core);
         }
@@ -261,10 +263,10 @@ impl Inner {
                 return None;
             }
             if held.core.has_permits() {
-                return Some((Share::clone(&held.core), None));
+                return Some((LeaseHandle::clone(&held.core), None));
             }
             let gated = LeaseCore::new(session.clone(), Some(NonZeroU32::MAX));
-            let old = std::mem::replace(&mut held.core, Kept::of(&gated));
+            let old = std::mem::replace(&mut held.core, UncountedRef::of(&gated));
             Some((gated, Some(old)))
         });
         // The old core goes when its last lease returns; this was the slot's share of it.
@@ -281,7 +283,7 @@ impl Inner {
             let mut source = Some(source);
             for _ in 0..ROUNDS {
                 let core = self.session_core(&target, &mut source).await?;
-                if core.session().fit() == Fit::Retired {
+                if core.session().availability() == Availability::Retired {
                     self.forget(&core);
                     continue;
                 }
@@ -294,7 +296,7 @@ impl Inner {
             Err(DialError::Superseded)
         };
         match target.timeout {
-            Some(most) => timeout(most, work).await.unwrap_or(Err(DialError::Deadline)),
+            Some(max) => timeout(max, work).await.unwrap_or(Err(DialError::Deadline)),
             None => work.await,
         }
     }
@@ -329,7 +331,7 @@ impl Inner {
 
     /// The lease of whoever brought the stream of this session: on it, or on the session that has
     /// replaced it meanwhile. It never dials.
-    pub(crate) async fn adopted(&self, core: Share) -> Result<Lease, DialError> {
+    pub(crate) async fn adopted(&self, core: LeaseHandle) -> Result<Lease, DialError> {
         let session = core.session().clone();
         let lease = self.take_turn_on(core).await?;
         let why = || session.retired().unwrap_or(CloseReason::PoolClosed);
@@ -339,10 +341,10 @@ impl Inner {
 
 /// Whether a session that was just leased may be handed out, after a probe if it needs one.
 async fn is_sound(session: &Session) -> bool {
-    match session.fit() {
-        Fit::Ready => true,
-        Fit::NeedsProbe => session.probe().await.is_ok(),
-        Fit::Retired => false,
+    match session.availability() {
+        Availability::Ready => true,
+        Availability::NeedsProbe => session.probe().await.is_ok(),
+        Availability::Retired => false,
     }
 }
 

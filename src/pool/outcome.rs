@@ -9,10 +9,10 @@ use std::sync::Arc;
 use crate::base::error::DialError;
 use crate::base::sync::{Mutex, lock};
 use crate::pool::latch::Latch;
-use crate::session::Share;
+use crate::session::LeaseHandle;
 
 /// What all who wait on a dial get.
-pub(crate) type Settled = Result<Share, DialError>;
+pub(crate) type Settled = Result<LeaseHandle, DialError>;
 
 /// Settled once, after the dial has left its slot: first the map, then the waiters.
 pub(crate) struct Outcome(Mutex<Stage>);

@@ -66,7 +66,7 @@ impl Gauge {
     }
 
     /// What is held, was held at most, and may be held.
-    pub(crate) fn picture(&self) -> LimitUse {
+    pub(crate) fn snapshot(&self) -> LimitUse {
         let held = self.held();
         // A permit that is being made counts as held a moment before it raises the mark.
         let high_water = self.0.high_water.load(Ordering::Relaxed).max(held);
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(gauge.held(), 2);
         drop((second, third));
         let expected = LimitUse { held: 0, high_water: 2, limit: 2 };
-        assert_eq!(gauge.picture(), expected);
+        assert_eq!(gauge.snapshot(), expected);
     }
 
     #[test]
@@ -208,7 +208,7 @@ mod tests {
                     start.wait();
                     for _ in 0..5_000 {
                         drop(gauge.try_acquire());
-                        assert!(gauge.picture().high_water <= LIMIT as u64);
+                        assert!(gauge.snapshot().high_water <= LIMIT as u64);
                     }
                 });
             }

@@ -193,8 +193,8 @@ async fn connect(
     timer: &mut Timer,
 ) -> Result<BoxedStream, DialError> {
     let failed = |source| DialError::Connect { address: address.clone(), source: Arc::new(source) };
-    let most = pool.settings.connect_timeout;
-    let connected = contained_by(timer, most, || pool.connector.connect(address, data)).await;
+    let max = pool.settings.connect_timeout;
+    let connected = contained_by(timer, max, || pool.connector.connect(address, data)).await;
     match connected {
         Ok(connected) => connected.map_err(failed),
         Err(Refusal::TimedOut) => Err(failed(timed_out())),
@@ -225,7 +225,7 @@ async fn initiate(
 ) -> Result<Answered, DialError> {
     // Whoever does not know us by that time closes at a moment of its own choice, or never.
     timer
-        .within(pool.settings.handshake_timeout, pin!(pool.native.initiate(peer, stream)))
+        .timeout(pool.settings.handshake_timeout, pin!(pool.native.initiate(peer, stream)))
         .await
         .unwrap_or(Err(HandshakeError::NoAnswer))
         .map_err(DialError::Handshake)

@@ -15,15 +15,15 @@ use crate::base::event::PoolEvent;
 use crate::base::sync::lock;
 use crate::pool::idle::{Evict, Use};
 use crate::pool::inner::{Held, Inner};
-use crate::session::{Fit, Session};
+use crate::session::{Availability, Session};
 
 /// The coarse clock ticks this often per `max_idle`: a session that was only leased, and carried no
 /// data, is kept for at most 1/64 less than it should be.
 const TICKS_PER_IDLE: u32 = 64;
 /// No finer: below it a tick would cost more than it tells.
-const LEAST_TICK: Duration = Duration::from_millis(10);
+const MIN_TICK: Duration = Duration::from_millis(10);
 /// No coarser: eviction compares sessions by it.
-const MOST_TICK: Duration = Duration::from_secs(5);
+const MAX_TICK: Duration = Duration::from_secs(5);
 
 /// How many sessions one search for an inbound newcomer looks at: what a stranger can make us do is
 /// bounded. Sessions in use move back as they are looked at, so the next search goes on where this
@@ -95,7 +95,7 @@ impl Inner {
 
     async fn watch_idle(self: &Arc<Self>, max_idle: Option<Duration>) {
         let tick = max_idle
-            .map_or(MOST_TICK, |max_idle| (max_idle / TICKS_PER_IDLE).clamp(LEAST_TICK, MOST_TICK));
+            .map_or(MAX_TICK, |max_idle| (max_idle / TICKS_PER_IDLE).clamp(MIN_TICK, MAX_TICK));
         loop {
             let (appeared, ended) = (self.appeared.notified(), self.ended.notified());
             let now = Instant::now();
@@ -168,7 +168,7 @@ impl Inner {
             }
             None => {
                 // Leased again, or gone.
-                if session.fit() != Fit::Retired {
+                if session.availability() != Availability::Retired {
                     self.watch(session);
                 }
                 false
@@ -186,7 +186,7 @@ fn look_for_expiry(watched: &Watched) -> Use<Instant> {
 }
 
 fn look(Watched(session): &Watched) -> Use<Instant> {
-    if session.fit() == Fit::Retired {
+    if session.availability() == Availability::Retired {
         Use::Gone
     } else if session.leases_out() > 0 {
         Use::Leased

@@ -35,7 +35,7 @@ pub enum How {
 pub struct Disconnect {
     /// How the session ends.
     pub how: How,
-    /// For how long the peer is refused, inbound and outbound; bounded by `refuse_most`.
+    /// For how long the peer is refused, inbound and outbound; bounded by `max_refusal`.
     pub refuse_for: Option<Duration>,
 }
 
@@ -79,8 +79,8 @@ impl Inner {
                 session.drain_now(CloseReason::Drained);
             }
             // Every session ends by its own drain_timeout from here, every dial by its verdict's.
-            let most = self.settings.drain_timeout + self.settings.verdict_timeout;
-            let _ = timeout(most, self.work.wait()).await;
+            let max = self.settings.drain_timeout + self.settings.verdict_timeout;
+            let _ = timeout(max, self.work.wait()).await;
         }
         self.close().await;
         let (sessions, messages) = *lock(&self.drained);
@@ -129,7 +129,7 @@ impl Inner {
     pub(crate) fn disconnect(&self, peer: &PeerId, what: Disconnect) -> bool {
         self.keepers.remove(peer);
         if let Some(time) = what.refuse_for {
-            let until = Instant::now() + time.min(self.settings.refuse_most);
+            let until = Instant::now() + time.min(self.settings.max_refusal);
             let now = Instant::now().into_std();
             drop(self.with_backoff(|backoff| {
                 backoff.refuse(*peer, until.into_std(), DialError::Disconnected, now);

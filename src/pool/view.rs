@@ -32,7 +32,7 @@ impl Inner {
         // pictured.
         let mut sessions = Vec::with_capacity(slots.len());
         for Seen { session, dial, superseded } in slots {
-            sessions.extend(session.map(|session| session.picture(now)));
+            sessions.extend(session.map(|session| session.snapshot(now)));
             let current = dial.map(|(dial, waiters)| {
                 let phase = dial.phase();
                 (dial, phase, waiters)
@@ -47,7 +47,7 @@ impl Inner {
                 waiters,
             }));
         }
-        sessions.extend(self.draining.all().iter().map(|session| session.picture(now)));
+        sessions.extend(self.draining.all().iter().map(|session| session.snapshot(now)));
         let stats = self.stats_with(&sessions);
         Snapshot {
             taken_at_unix: self.settings.wall_clock.unix_seconds(),
@@ -65,7 +65,7 @@ impl Inner {
         let slots =
             self.registry.collect(|_, slot| slot.session().map(|held| held.core.session().clone()));
         let live = slots.into_iter().chain(self.draining.all());
-        self.stats_with(&live.map(|session| session.picture(now)).collect::<Vec<_>>())
+        self.stats_with(&live.map(|session| session.snapshot(now)).collect::<Vec<_>>())
     }
 
     fn stats_with(&self, live: &[SessionSnapshot]) -> Stats {
@@ -89,13 +89,13 @@ impl Inner {
         };
         let settings = &self.settings;
         Limits {
-            sessions: self.sessions.picture(),
-            inbound: self.inbound.picture(),
+            sessions: self.sessions.snapshot(),
+            inbound: self.inbound.snapshot(),
             draining: used(self.draining.held(), settings.max_draining),
-            dials: self.dialling.picture(),
-            queued_dials: self.queued.picture(),
+            dials: self.dialling.snapshot(),
+            queued_dials: self.queued.snapshot(),
             pending_handshakes: used(self.admission.held(), settings.max_pending_handshakes),
-            discarding: self.discarding.picture(),
+            discarding: self.discarding.snapshot(),
             buffered_bytes: self.session_shared.buffered(),
             inbox_bytes: self.session_shared.inbox_use(),
         }

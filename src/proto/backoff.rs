@@ -11,7 +11,7 @@ use crate::base::id::PeerId;
 
 /// Addresses remembered per peer. A router publishes a handful; with more tried than this, none counts
 /// as new any more, so that a list of dead addresses cannot keep us dialling.
-const MOST_TRIED: usize = 16;
+const MAX_TRIED: usize = 16;
 
 /// How a dial failed, as far as the next one depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,10 +33,10 @@ pub(crate) struct Bounds {
     /// The longest wait after one failure.
     pub(crate) first: Duration,
     /// The longest wait after many.
-    pub(crate) most: Duration,
+    pub(crate) max: Duration,
     /// The longest wait that a peer may ask for, and the wait after a refusal. The shortest that it
     /// may ask for is half of `first`, as after any failure: it must not make us dial without pause.
-    pub(crate) refuse_most: Duration,
+    pub(crate) max_refusal: Duration,
     /// Peers that are remembered.
     pub(crate) capacity: usize,
 }
@@ -105,9 +105,9 @@ impl<E> BackoffTable<E> {
                 self.exponential(failures, random)
             }
             Outcome::Busy { retry_after: Some(asked) } => {
-                asked.max(self.bounds.first / 2).min(self.bounds.refuse_most)
+                asked.max(self.bounds.first / 2).min(self.bounds.max_refusal)
             }
-            Outcome::Refused => self.bounds.refuse_most,
+            Outcome::Refused => self.bounds.max_refusal,
         };
         // A failure at a new address does not shorten what was decided for the old ones.
         let until = known.map_or(now, |known| known.until).max(now + wait);
@@ -174,7 +174,7 @@ impl<E> BackoffTable<E> {
     /// failure is repeated at once.
     fn exponential(&self, failures: u32, random: u64) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
-        let ceiling = self.bounds.first.saturating_mul(1 << doublings).min(self.bounds.most);
+        let ceiling = self.bounds.first.saturating_mul(1 << doublings).min(self.bounds.max);
         let floor = (self.bounds.first / 2).min(ceiling);
         // The settings bound a wait to a month: its nanoseconds fit 64 bits, and the product 128.
         let range = (ceiling - floor).as_nanos();
@@ -185,7 +185,7 @@ impl<E> BackoffTable<E> {
     /// Failures in a row are in a row no more once the longest wait has passed after the last.
     fn forget_the_old(&mut self, now: Instant) {
         while let Some((until, peer)) = self.by_time.first().copied() {
-            if until + self.bounds.most > now {
+            if until + self.bounds.max > now {
                 break;
             }
             self.forget(&peer);
@@ -227,7 +227,7 @@ impl<E> BackoffTable<E> {
 /// by accident has a chance of one in four thousand million, and then costs one wait.
 #[derive(Clone, Copy, Default)]
 struct Tried {
-    hashes: [u32; MOST_TRIED],
+    hashes: [u32; MAX_TRIED],
     len: u8,
     /// More were tried than fit: everything counts as tried.
     overflowed: bool,

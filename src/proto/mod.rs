@@ -11,7 +11,7 @@ pub(crate) mod stamp;
 
 /// Which side of the handshake, and so of the verdict, we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
+pub(crate) enum HandshakeRole {
     /// We dialled.
     Initiator,
     /// We accepted.

@@ -1,7 +1,7 @@
 //! How other tasks reach a session's driver: its waker, and flags that say what to look at.
 //!
 //! Owns the wake-up. Whoever sets a flag wakes afterwards; the driver registers its waker before it
-//! reads the flags, so that none is missed. Orders themselves lie elsewhere; nothing here decides.
+//! reads the flags, so that none is missed. Commands themselves lie elsewhere; nothing here decides.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Waker;
@@ -9,22 +9,22 @@ use std::task::Waker;
 use atomic_waker::AtomicWaker;
 
 /// The session has orders to retire, drain or close.
-pub(super) const ORDERS: u32 = 1;
+pub(super) const COMMAND: u32 = 1;
 /// Somebody waits for a ping.
 pub(super) const PROBE: u32 = 1 << 1;
 /// The inbox, or the holder of the exclusive lease, has room again.
-pub(super) const ROOM: u32 = 1 << 2;
+pub(super) const CAPACITY: u32 = 1 << 2;
 /// The last lease core of a retired session has gone.
 pub(super) const LEASES: u32 = 1 << 3;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Control {
+pub(crate) struct DriverSignal {
     flags: AtomicU32,
     waker: AtomicWaker,
 }
 
-impl Control {
+impl DriverSignal {
     /// Sets `flag` and wakes the driver.
     pub(super) fn set(&self, flag: u32) {
         self.flags.fetch_or(flag, Ordering::Release);

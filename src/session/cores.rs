@@ -14,11 +14,11 @@ use tokio::sync::Semaphore;
 
 use crate::base::sync::{Mutex, lock};
 
-use super::lease::{LeaseCore, Share, WeakShare};
+use super::lease::{LeaseCore, LeaseHandle, WeakLeaseHandle};
 
 #[derive(Debug)]
 struct Entry {
-    core: WeakShare,
+    core: WeakLeaseHandle,
     permits: Option<Arc<Semaphore>>,
 }
 
@@ -27,7 +27,7 @@ struct Entry {
 struct List {
     newest: Option<Entry>,
     older: Vec<Entry>,
-    /// How many shares of all cores are [`Kept`].
+    /// How many shares of all cores are [`UncountedRef`].
     kept: usize,
 }
 
@@ -39,9 +39,9 @@ impl List {
     /// Looks at all cores that are left. Those that nobody else has any more come back.
     #[must_use = "they go when the lock is open"]
     fn each(&self, mut look: impl FnMut(&LeaseCore)) -> Vec<LeaseCore> {
-        let looked_at = |share: Share| {
+        let looked_at = |share: LeaseHandle| {
             look(&share);
-            Share::into_inner(share)
+            LeaseHandle::into_inner(share)
         };
         self.iter().filter_map(|entry| entry.core.upgrade()).filter_map(looked_at).collect()
     }
@@ -52,13 +52,13 @@ impl List {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Cores {
+pub(super) struct LeaseTable {
     /// How many there are.
     live: AtomicU32,
     list: Mutex<List>,
 }
 
-impl Cores {
+impl LeaseTable {
     /// How many cores there are.
     pub(super) fn live(&self) -> u32 {
         self.live.load(Ordering::Acquire)
@@ -68,7 +68,7 @@ impl Cores {
     /// what `marks` says then.
     pub(super) fn add(
         &self,
-        core: &Share,
+        core: &LeaseHandle,
         permits: Option<Arc<Semaphore>>,
         marks: impl FnOnce() -> u32,
     ) {
@@ -77,7 +77,7 @@ impl Cores {
         let left = list.each(LeaseCore::replace);
         // Under the lock: whoever marks the session tells the cores afterwards, this one too.
         core.mark(marks());
-        let entry = Entry { core: Share::downgrade(core), permits };
+        let entry = Entry { core: LeaseHandle::downgrade(core), permits };
         let older = list.newest.replace(entry);
         list.older.extend(older);
         list.older.retain(|entry| entry.core.strong_count() > 0);
@@ -125,7 +125,7 @@ impl Cores {
         drop(left);
     }
 
-    /// How many shares there are of all cores, but for those that are [`Kept`].
+    /// How many shares there are of all cores, but for those that are [`UncountedRef`].
     pub(super) fn leases(&self) -> usize {
         let list = lock(&self.list);
         // One that was closed is kept and not listed any more.
@@ -135,17 +135,17 @@ impl Cores {
 
 /// A share that the pool keeps in order to hand out others: it is no lease.
 #[derive(Debug)]
-pub(crate) struct Kept(
+pub(crate) struct UncountedRef(
     /// Always, but for the moment in which it goes.
-    Option<Share>,
+    Option<LeaseHandle>,
 );
 
-impl Kept {
+impl UncountedRef {
     /// One more share of the core, to be kept.
-    pub(crate) fn of(core: &Share) -> Self {
+    pub(crate) fn of(core: &LeaseHandle) -> Self {
         let mut list = lock(&core.session().cores.list);
         list.kept += 1;
-        Self(Some(Share::clone(core)))
+        Self(Some(LeaseHandle::clone(core)))
     }
 
     /// Makes of the only share of all the session's cores one to which no weak handle leads: no lease
@@ -161,31 +161,31 @@ impl Kept {
         if list.handles() > 1 {
             return Err(self);
         }
-        match self.0.take().map(Share::try_unwrap) {
-            Some(Ok(core)) => Ok(Self(Some(Share::new(core)))),
+        match self.0.take().map(LeaseHandle::try_unwrap) {
+            Some(Ok(core)) => Ok(Self(Some(LeaseHandle::new(core)))),
             Some(Err(share)) => Err(Self(Some(share))),
             None => Err(self),
         }
     }
 }
 
-impl Deref for Kept {
-    type Target = Share;
+impl Deref for UncountedRef {
+    type Target = LeaseHandle;
 
     #[inline]
     #[expect(clippy::expect_used, reason = "nobody can look at it in the moment in which it goes")]
-    fn deref(&self) -> &Share {
+    fn deref(&self) -> &LeaseHandle {
         self.0.as_ref().expect("a share that is kept is there")
     }
 }
 
-impl Drop for Kept {
+impl Drop for UncountedRef {
     fn drop(&mut self) {
         let Some(share) = self.0.take() else { return };
         let session = Arc::clone(share.session());
         let mut list = lock(&session.cores.list);
         list.kept -= 1;
-        let core = Share::into_inner(share);
+        let core = LeaseHandle::into_inner(share);
         drop(list);
         drop(core);
     }

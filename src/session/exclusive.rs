@@ -15,10 +15,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::base::error::CloseReason;
 
 use super::Session;
-use super::control::ROOM;
-use super::inbox::{Urgency, most_draining};
-use super::lease::{Lease, Share, Turn};
-use super::parcels::{Load, Parcels};
+use super::control::CAPACITY;
+use super::inbox::{Priority, max_draining};
+use super::lease::{Lease, LeaseHandle, LeaseWaiter};
+use super::parcels::{ReceiveQueue, Size};
 
 /// All leases of a session: nobody else sends until it is dropped, and the session's messages come
 /// here instead of to the inbox.
@@ -52,9 +52,9 @@ impl ExclusiveLease {
     /// # Errors
     ///
     /// Why the session was retired or has ended.
-    pub(crate) async fn acquire(core: Share) -> Result<Self, CloseReason> {
+    pub(crate) async fn acquire(core: LeaseHandle) -> Result<Self, CloseReason> {
         debug_assert!(core.has_permits());
-        let turn = Turn::of(&core);
+        let turn = LeaseWaiter::of(&core);
         // Not to hold the core while waiting: it would count as a lease.
         drop(core);
         let (lease, others) = turn.wait_for_all().await?;
@@ -90,15 +90,15 @@ impl ExclusiveLease {
                     state.reader = Some(cx.waker().clone());
                     return Poll::Pending;
                 };
-                state.bytes -= Load::of_message(&message).cost;
-                let most = session.shared.settings.max_undelivered;
+                state.bytes -= Size::of_message(&message).cost;
+                let max = session.shared.settings.max_undelivered;
                 // Not at the first free byte: each wake-up is to be worth it.
-                let room = state.full && state.bytes <= most / 2;
+                let room = state.full && state.bytes <= max / 2;
                 state.full &= !room;
                 (message, room)
             };
             if room {
-                session.control.set(ROOM);
+                session.control.set(CAPACITY);
             }
             Poll::Ready(Some(message))
         })
@@ -114,14 +114,14 @@ impl Drop for ExclusiveLease {
 
 /// Where a session's messages go while somebody holds it exclusively.
 #[derive(Debug, Default)]
-pub(super) struct Holder {
-    state: Mutex<Diversion>,
+pub(super) struct ExclusiveReceiver {
+    state: Mutex<Exclusive>,
 }
 
 #[derive(Debug, Default)]
-struct Diversion {
+struct Exclusive {
     active: bool,
-    messages: Parcels,
+    messages: ReceiveQueue,
     bytes: usize,
     /// The driver has more, and is to be told when there is room.
     full: bool,
@@ -129,7 +129,7 @@ struct Diversion {
     ended: bool,
 }
 
-impl Holder {
+impl ExclusiveReceiver {
     /// Whether the driver has more than the holder has room for.
     pub(super) fn is_full(&self) -> bool {
         self.lock().full
@@ -155,7 +155,7 @@ impl Holder {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Diversion> {
+    fn lock(&self) -> MutexGuard<'_, Exclusive> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -163,24 +163,24 @@ impl Holder {
 impl Session {
     /// For the driver: hands messages from the front of `pending` to whoever is to have them, as many
     /// as find room.
-    pub(super) fn deliver(&self, pending: &mut Parcels, urgency: Urgency) {
+    pub(super) fn deliver(&self, pending: &mut ReceiveQueue, priority: Priority) {
         let reader = {
             let mut state = self.holder.lock();
             if !state.active {
                 // Under the holder's lock: once the diversion has begun, what came before it is in
                 // the inbox, and not on its way there.
-                self.shared.inbox.offer(&self.gate, pending, urgency);
+                self.shared.inbox.offer(&self.window, pending, priority);
                 return;
             }
-            let most = match urgency {
-                Urgency::Usual => self.shared.settings.max_undelivered,
-                Urgency::Draining => most_draining(&self.shared.settings),
-                Urgency::Ending => usize::MAX,
+            let max = match priority {
+                Priority::Usual => self.shared.settings.max_undelivered,
+                Priority::Draining => max_draining(&self.shared.settings),
+                Priority::Ending => usize::MAX,
             };
-            self.shared.inbox.leave(&self.gate);
+            self.shared.inbox.leave(&self.window);
             let bytes = state.bytes;
             let moved = pending
-                .move_to(&mut state.messages, |moved, next| next.fits(bytes + moved.cost, most));
+                .move_to(&mut state.messages, |moved, next| next.fits(bytes + moved.cost, max));
             state.bytes += moved.cost;
             state.full = !pending.is_empty();
             if moved.messages > 0 { state.reader.take() } else { None }
@@ -199,8 +199,8 @@ impl Session {
             state.reader = None;
             let unread = std::mem::take(&mut state.messages);
             // Under the holder's lock: the driver's next messages must not pass these.
-            self.shared.inbox.put_back(&self.gate, unread);
+            self.shared.inbox.put_back(&self.window, unread);
         }
-        self.control.set(ROOM);
+        self.control.set(CAPACITY);
     }
 }

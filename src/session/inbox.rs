@@ -16,8 +16,8 @@ use bytes::Bytes;
 use crate::base::config::Settings;
 use crate::base::id::{PeerId, SessionId};
 
-use super::control::{Control, ROOM};
-use super::parcels::{Load, Parcels};
+use super::control::{CAPACITY, DriverSignal};
+use super::parcels::{ReceiveQueue, Size};
 
 /// A received message.
 #[derive(Clone, PartialEq, Eq)]
@@ -64,9 +64,9 @@ impl Inbox {
     /// Cancel safe: dropped before it returns, it has taken nothing.
     pub async fn recv(&mut self) -> Option<Message> {
         poll_fn(|cx| {
-            let mut woken = Woken::default();
+            let mut wakes = DeferredWakes::default();
             let mut state = self.core.lock();
-            if let Some(message) = state.pop(&self.core, &mut woken) {
+            if let Some(message) = state.pop(&self.core, &mut wakes) {
                 return Poll::Ready(Some(message));
             }
             if state.closed {
@@ -86,9 +86,9 @@ impl Inbox {
     /// Cancel safe: dropped before it returns, it has taken nothing.
     pub async fn recv_many(&mut self, messages: &mut Vec<Message>, limit: usize) -> usize {
         poll_fn(|cx| {
-            let mut woken = Woken::default();
+            let mut wakes = DeferredWakes::default();
             let mut state = self.core.lock();
-            let count = state.pop_many(&self.core, &mut woken, limit, messages);
+            let count = state.pop_many(&self.core, &mut wakes, limit, messages);
             if count == 0 && limit > 0 && !state.closed {
                 state.wait(cx.waker());
                 return Poll::Pending;
@@ -100,25 +100,25 @@ impl Inbox {
 
     /// The next message, if one is there now.
     pub fn try_recv(&mut self) -> Option<Message> {
-        let mut woken = Woken::default();
-        self.core.lock().pop(&self.core, &mut woken)
+        let mut wakes = DeferredWakes::default();
+        self.core.lock().pop(&self.core, &mut wakes)
     }
 }
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        let mut woken = Woken::default();
+        let mut wakes = DeferredWakes::default();
         let discarded = {
             let mut state = self.core.lock();
             state.reader_gone = true;
             state.discarded += state.messages.load().messages as u64;
             state.bytes = 0;
-            while let Some(gate) = state.line.pop_front() {
-                gate.in_line.store(false, Ordering::Relaxed);
-                woken.wake.push(gate);
+            while let Some(window) = state.line.pop_front() {
+                window.in_line.store(false, Ordering::Relaxed);
+                wakes.wake.push(window);
             }
             for run in &state.runs {
-                woken.wake.push(Arc::clone(&run.gate));
+                wakes.wake.push(Arc::clone(&run.window));
             }
             (std::mem::take(&mut state.messages), std::mem::take(&mut state.runs))
         };
@@ -128,10 +128,10 @@ impl Drop for Inbox {
 
 /// What the inbox knows of one session.
 #[derive(Debug)]
-pub(crate) struct Gate {
+pub(crate) struct ReceiveWindow {
     peer: PeerId,
     session: SessionId,
-    control: Arc<Control>,
+    control: Arc<DriverSignal>,
     /// Bytes of this session in the inbox. Written under the inbox's lock only.
     undelivered: AtomicUsize,
     /// It stands in the line for room. Written under the inbox's lock only.
@@ -140,8 +140,8 @@ pub(crate) struct Gate {
     at_own_bound: AtomicBool,
 }
 
-impl Gate {
-    pub(super) fn new(peer: PeerId, session: SessionId, control: Arc<Control>) -> Arc<Self> {
+impl ReceiveWindow {
+    pub(super) fn new(peer: PeerId, session: SessionId, control: Arc<DriverSignal>) -> Arc<Self> {
         Arc::new(Self {
             peer,
             session,
@@ -165,7 +165,7 @@ impl Gate {
 
 /// How much a session may press.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Urgency {
+pub(super) enum Priority {
     /// Within its own bound and the inbox's, in turn.
     Usual,
     /// The session drains, and has little time: up to [`most_draining`] of its own, and not in turn
@@ -178,7 +178,7 @@ pub(super) enum Urgency {
 /// Bytes that a draining session may leave undelivered: what it may anyway, and what a peer like us
 /// may have accepted before it knew of the drain: a whole queue, and as much again on its way. Without
 /// a bound, a peer that replaces its own session could go on flooding the old one for the whole drain.
-pub(super) fn most_draining(settings: &Settings) -> usize {
+pub(super) fn max_draining(settings: &Settings) -> usize {
     settings.max_undelivered.saturating_add(settings.max_queue.saturating_mul(2))
 }
 
@@ -207,10 +207,10 @@ impl Drop for Senders {
 pub(crate) fn inbox(settings: &Settings) -> (InboxSender, Inbox) {
     let core = Arc::new(Core {
         state: Mutex::default(),
-        most: settings.inbox_bytes,
-        most_ending: settings.inbox_bytes.saturating_add(settings.max_buffered_bytes),
-        most_each: settings.max_undelivered,
-        most_draining: most_draining(settings),
+        max: settings.inbox_bytes,
+        max_ending: settings.inbox_bytes.saturating_add(settings.max_buffered_bytes),
+        max_each: settings.max_undelivered,
+        max_draining: max_draining(settings),
     });
     let senders = Arc::new(Senders(Arc::clone(&core)));
     (InboxSender { senders }, Inbox { core })
@@ -218,48 +218,53 @@ pub(crate) fn inbox(settings: &Settings) -> (InboxSender, Inbox) {
 
 impl InboxSender {
     /// Moves messages from the front of `pending` into the inbox, as many as find room. What is left
-    /// has to wait: the session is woken with [`ROOM`] when it is its turn.
-    pub(super) fn offer(&self, gate: &Arc<Gate>, pending: &mut Parcels, urgency: Urgency) {
+    /// has to wait: the session is woken with [`CAPACITY`] when it is its turn.
+    pub(super) fn offer(
+        &self,
+        window: &Arc<ReceiveWindow>,
+        pending: &mut ReceiveQueue,
+        priority: Priority,
+    ) {
         let core = &self.senders.0;
-        let mut woken = Woken::default();
+        let mut wakes = DeferredWakes::default();
         let mut state = core.lock();
         if state.reader_gone {
             state.discarded += pending.load().messages as u64;
-            gate.undelivered.store(0, Ordering::Relaxed);
+            window.undelivered.store(0, Ordering::Relaxed);
             drop(state);
             pending.clear();
             return;
         }
-        let urgency = if state.lifted { Urgency::Ending } else { urgency };
-        let (most_each, most) = match urgency {
-            Urgency::Usual => (core.most_each, core.most),
-            Urgency::Draining => (core.most_draining, core.most_ending),
-            Urgency::Ending => (usize::MAX, core.most_ending),
+        let priority = if state.lifted { Priority::Ending } else { priority };
+        let (max_each, max) = match priority {
+            Priority::Usual => (core.max_each, core.max),
+            Priority::Draining => (core.max_draining, core.max_ending),
+            Priority::Ending => (usize::MAX, core.max_ending),
         };
-        let leads = state.line.front().is_some_and(|first| Arc::ptr_eq(first, gate));
+        let leads = state.line.front().is_some_and(|first| Arc::ptr_eq(first, window));
         if leads {
             state.first_called = false;
         }
-        let its_turn = urgency != Urgency::Usual || leads || state.line.is_empty();
-        let (undelivered, bytes) = (gate.undelivered(), state.bytes);
+        let its_turn = priority != Priority::Usual || leads || state.line.is_empty();
+        let (undelivered, bytes) = (window.undelivered(), state.bytes);
         let mut own_bound = false;
         let moved = pending.move_to(&mut state.messages, |moved, next| {
-            own_bound = !next.fits(undelivered + moved.cost, most_each);
-            !own_bound && its_turn && next.fits(bytes + moved.cost, most)
+            own_bound = !next.fits(undelivered + moved.cost, max_each);
+            !own_bound && its_turn && next.fits(bytes + moved.cost, max)
         });
         state.bytes += moved.cost;
-        gate.undelivered.store(undelivered + moved.cost, Ordering::Relaxed);
-        state.note_run(gate, moved.messages);
+        window.undelivered.store(undelivered + moved.cost, Ordering::Relaxed);
+        state.note_run(window, moved.messages);
         state.high_water = state.high_water.max(state.bytes);
 
         let wants_turn = !pending.is_empty() && !own_bound;
-        gate.at_own_bound.store(own_bound, Ordering::Relaxed);
-        match (wants_turn, gate.in_line.load(Ordering::Relaxed)) {
+        window.at_own_bound.store(own_bound, Ordering::Relaxed);
+        match (wants_turn, window.in_line.load(Ordering::Relaxed)) {
             (true, false) => {
-                gate.in_line.store(true, Ordering::Relaxed);
-                state.line.push_back(Arc::clone(gate));
+                window.in_line.store(true, Ordering::Relaxed);
+                state.line.push_back(Arc::clone(window));
             }
-            (false, true) => state.leave(core, gate, &mut woken),
+            (false, true) => state.leave(core, window, &mut wakes),
             _ => {}
         }
         let reader = if moved.messages > 0 { state.reader.take() } else { None };
@@ -271,19 +276,19 @@ impl InboxSender {
 
     /// Puts back what the holder of an exclusive lease did not read. It was counted against the
     /// session's own bound while the holder had it, so it goes in whatever the inbox holds.
-    pub(super) fn put_back(&self, gate: &Arc<Gate>, messages: Parcels) {
-        let Load { messages: count, cost } = messages.load();
+    pub(super) fn put_back(&self, window: &Arc<ReceiveWindow>, messages: ReceiveQueue) {
+        let Size { messages: count, cost } = messages.load();
         let mut state = self.senders.0.lock();
         if state.reader_gone {
             state.discarded += count as u64;
             drop(state);
             return;
         }
-        gate.undelivered.store(gate.undelivered() + cost, Ordering::Relaxed);
+        window.undelivered.store(window.undelivered() + cost, Ordering::Relaxed);
         state.bytes += cost;
         state.high_water = state.high_water.max(state.bytes);
         state.messages.append(messages);
-        state.note_run(gate, count);
+        state.note_run(window, count);
         let reader = if count > 0 { state.reader.take() } else { None };
         drop(state);
         if let Some(reader) = reader {
@@ -293,15 +298,15 @@ impl InboxSender {
 
     /// The session wants no more room: it ends, or its messages go elsewhere. Whoever is behind it in
     /// the line must not wait for it.
-    pub(super) fn leave(&self, gate: &Arc<Gate>) {
-        if !gate.in_line.load(Ordering::Relaxed) {
+    pub(super) fn leave(&self, window: &Arc<ReceiveWindow>) {
+        if !window.in_line.load(Ordering::Relaxed) {
             return;
         }
-        let mut woken = Woken::default();
+        let mut wakes = DeferredWakes::default();
         let core = &self.senders.0;
         let mut state = core.lock();
-        if gate.in_line.load(Ordering::Relaxed) {
-            state.leave(core, gate, &mut woken);
+        if window.in_line.load(Ordering::Relaxed) {
+            state.leave(core, window, &mut wakes);
         }
     }
 
@@ -313,16 +318,16 @@ impl InboxSender {
     /// The pool drains: the bounds give way to a second and final one (`max_buffered_bytes` more),
     /// since the task that drains may be the one that reads the inbox.
     pub(crate) fn lift_for_drain(&self) {
-        let mut woken = Woken::default();
+        let mut wakes = DeferredWakes::default();
         let mut state = self.senders.0.lock();
         state.lifted = true;
-        while let Some(gate) = state.line.pop_front() {
-            gate.in_line.store(false, Ordering::Relaxed);
-            woken.wake.push(gate);
+        while let Some(window) = state.line.pop_front() {
+            window.in_line.store(false, Ordering::Relaxed);
+            wakes.wake.push(window);
         }
         for run in &state.runs {
-            if run.gate.at_own_bound.load(Ordering::Relaxed) {
-                woken.wake.push(Arc::clone(&run.gate));
+            if run.window.at_own_bound.load(Ordering::Relaxed) {
+                wakes.wake.push(Arc::clone(&run.window));
             }
         }
     }
@@ -352,22 +357,22 @@ pub(crate) struct InboxGauge {
 
 struct Core {
     state: Mutex<State>,
-    most: usize,
-    most_ending: usize,
-    most_each: usize,
-    most_draining: usize,
+    max: usize,
+    max_ending: usize,
+    max_each: usize,
+    max_draining: usize,
 }
 
 #[derive(Default)]
 struct State {
-    messages: Parcels,
+    messages: ReceiveQueue,
     /// Whose they are, front to back. One entry for many messages: the count of a session's handle is
     /// not touched for each.
-    runs: VecDeque<Run>,
+    runs: VecDeque<SenderRun>,
     bytes: usize,
     high_water: usize,
     /// Sessions that found the inbox full, in turn.
-    line: VecDeque<Arc<Gate>>,
+    line: VecDeque<Arc<ReceiveWindow>>,
     /// The first of them has been woken and has not come yet.
     first_called: bool,
     reader: Option<Waker>,
@@ -377,12 +382,12 @@ struct State {
     closed: bool,
 }
 
-struct Run {
-    gate: Arc<Gate>,
+struct SenderRun {
+    window: Arc<ReceiveWindow>,
     count: usize,
 }
 
-/// Parcels for which an emptied inbox keeps memory (2 MiB); what a surge needed beyond is given back.
+/// ReceiveQueue for which an emptied inbox keeps memory (2 MiB); what a surge needed beyond is given back.
 const LARGE_QUEUE: usize = 52_428;
 
 impl Core {
@@ -404,12 +409,12 @@ impl Core {
 
 impl State {
     /// Takes the first message.
-    fn pop(&mut self, core: &Core, woken: &mut Woken) -> Option<Message> {
+    fn pop(&mut self, core: &Core, wakes: &mut DeferredWakes) -> Option<Message> {
         let body = self.messages.pop()?;
-        let gate = &self.runs.front()?.gate;
-        let message = Message { peer: gate.peer, session: gate.session, body };
-        self.taken(core, woken, Load::of_message(&message.body));
-        self.wake_first(core, woken);
+        let window = &self.runs.front()?.window;
+        let message = Message { peer: window.peer, session: window.session, body };
+        self.taken(core, wakes, Size::of_message(&message.body));
+        self.wake_first(core, wakes);
         Some(message)
     }
 
@@ -417,7 +422,7 @@ impl State {
     fn pop_many(
         &mut self,
         core: &Core,
-        woken: &mut Woken,
+        wakes: &mut DeferredWakes,
         limit: usize,
         messages: &mut Vec<Message>,
     ) -> usize {
@@ -425,68 +430,68 @@ impl State {
         while count < limit
             && let Some(run) = self.runs.front()
         {
-            let Gate { peer, session, .. } = *run.gate;
+            let ReceiveWindow { peer, session, .. } = *run.window;
             let taken = self.messages.take(run.count.min(limit - count), |body| {
                 messages.push(Message { peer, session, body });
             });
             count += taken.messages;
-            self.taken(core, woken, taken);
+            self.taken(core, wakes, taken);
         }
         if count > 0 {
-            self.wake_first(core, woken);
+            self.wake_first(core, wakes);
         }
         count
     }
 
     /// Messages of the first run have been taken.
     #[inline]
-    fn taken(&mut self, core: &Core, woken: &mut Woken, taken: Load) {
+    fn taken(&mut self, core: &Core, wakes: &mut DeferredWakes, taken: Size) {
         self.bytes -= taken.cost;
         let Some(run) = self.runs.front_mut() else { return };
         run.count -= taken.messages;
-        let left = run.gate.undelivered().saturating_sub(taken.cost);
-        run.gate.undelivered.store(left, Ordering::Relaxed);
+        let left = run.window.undelivered().saturating_sub(taken.cost);
+        run.window.undelivered.store(left, Ordering::Relaxed);
         // Not at the first free byte: each wake-up is to be worth it.
-        if left <= core.most_each / 2 && run.gate.at_own_bound.load(Ordering::Relaxed) {
-            run.gate.at_own_bound.store(false, Ordering::Relaxed);
-            woken.wake.push(Arc::clone(&run.gate));
+        if left <= core.max_each / 2 && run.window.at_own_bound.load(Ordering::Relaxed) {
+            run.window.at_own_bound.store(false, Ordering::Relaxed);
+            wakes.wake.push(Arc::clone(&run.window));
         }
         if run.count == 0
             && let Some(run) = self.runs.pop_front()
         {
-            woken.push_gone(run.gate);
+            wakes.push_gone(run.window);
         }
         self.messages.slim(LARGE_QUEUE);
     }
 
     /// Wakes the first in the line when an eighth is free, or nothing is held at all.
-    fn wake_first(&mut self, core: &Core, woken: &mut Woken) {
+    fn wake_first(&mut self, core: &Core, wakes: &mut DeferredWakes) {
         if !self.first_called
             && let Some(first) = self.line.front()
-            && (self.messages.is_empty() || self.bytes <= core.most - core.most / 8)
+            && (self.messages.is_empty() || self.bytes <= core.max - core.max / 8)
         {
             self.first_called = true;
-            woken.wake.push(Arc::clone(first));
+            wakes.wake.push(Arc::clone(first));
         }
     }
 
-    fn note_run(&mut self, gate: &Arc<Gate>, count: usize) {
+    fn note_run(&mut self, window: &Arc<ReceiveWindow>, count: usize) {
         if count == 0 {
             return;
         }
         match self.runs.back_mut() {
-            Some(last) if Arc::ptr_eq(&last.gate, gate) => last.count += count,
-            _ => self.runs.push_back(Run { gate: Arc::clone(gate), count }),
+            Some(last) if Arc::ptr_eq(&last.window, window) => last.count += count,
+            _ => self.runs.push_back(SenderRun { window: Arc::clone(window), count }),
         }
     }
 
-    fn leave(&mut self, core: &Core, gate: &Arc<Gate>, woken: &mut Woken) {
-        gate.in_line.store(false, Ordering::Relaxed);
-        if self.line.front().is_some_and(|first| Arc::ptr_eq(first, gate)) {
+    fn leave(&mut self, core: &Core, window: &Arc<ReceiveWindow>, wakes: &mut DeferredWakes) {
+        window.in_line.store(false, Ordering::Relaxed);
+        if self.line.front().is_some_and(|first| Arc::ptr_eq(first, window)) {
             self.first_called = false;
         }
-        self.line.retain(|other| !Arc::ptr_eq(other, gate));
-        self.wake_first(core, woken);
+        self.line.retain(|other| !Arc::ptr_eq(other, window));
+        self.wake_first(core, wakes);
     }
 
     fn wait(&mut self, waker: &Waker) {
@@ -500,26 +505,26 @@ impl State {
 /// Sessions to wake, and handles to drop, once the lock is free. Declared before the lock's guard, so
 /// that it is dropped after it.
 #[derive(Default)]
-struct Woken {
-    wake: Vec<Arc<Gate>>,
+struct DeferredWakes {
+    wake: Vec<Arc<ReceiveWindow>>,
     /// Handles of sessions that have nothing in the inbox any more; the first needs no allocation.
-    gone: Option<Arc<Gate>>,
-    more_gone: Vec<Arc<Gate>>,
+    gone: Option<Arc<ReceiveWindow>>,
+    more_gone: Vec<Arc<ReceiveWindow>>,
 }
 
-impl Woken {
-    fn push_gone(&mut self, gate: Arc<Gate>) {
+impl DeferredWakes {
+    fn push_gone(&mut self, window: Arc<ReceiveWindow>) {
         match self.gone {
-            None => self.gone = Some(gate),
-            Some(_) => self.more_gone.push(gate),
+            None => self.gone = Some(window),
+            Some(_) => self.more_gone.push(window),
         }
     }
 }
 
-impl Drop for Woken {
+impl Drop for DeferredWakes {
     fn drop(&mut self) {
-        for gate in &self.wake {
-            gate.control.set(ROOM);
+        for window in &self.wake {
+            window.control.set(CAPACITY);
         }
     }
 }

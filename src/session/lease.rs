@@ -20,13 +20,13 @@ use crate::base::id::{Origin, PeerId, SessionId};
 use crate::base::sync;
 use crate::base::sync::AtomicU64;
 
-use super::{Fit, Session, Shared};
+use super::{Availability, Session, Shared};
 
-/// A share of a session. Each lease has one; what the pool has of its own is [`Kept`](super::Kept).
-pub(crate) type Share = sync::Arc<LeaseCore>;
+/// A share of a session. Each lease has one; what the pool has of its own is [`UncountedRef`](super::UncountedRef).
+pub(crate) type LeaseHandle = sync::Arc<LeaseCore>;
 
 /// Leads to a share as long as there is one, and keeps none.
-pub(crate) type WeakShare = sync::Weak<LeaseCore>;
+pub(crate) type WeakLeaseHandle = sync::Weak<LeaseCore>;
 
 /// What all leases of a session hold together.
 ///
@@ -75,7 +75,7 @@ struct Permits {
 impl LeaseCore {
     /// A core for the session's slot. `permits` bounds its leases; `u32::MAX` serves an exclusive
     /// lease on a session whose leases are not limited. Earlier cores give out no further leases.
-    pub(crate) fn new(session: Arc<Session>, permits: Option<NonZeroU32>) -> Share {
+    pub(crate) fn new(session: Arc<Session>, permits: Option<NonZeroU32>) -> LeaseHandle {
         let permits = permits.map(|all| {
             Arc::new(Permits {
                 semaphore: Arc::new(Semaphore::new(all.get() as usize)),
@@ -85,7 +85,7 @@ impl LeaseCore {
         });
         let semaphore = permits.as_ref().map(|permits| Arc::clone(&permits.semaphore));
         let shared = Arc::clone(&session.shared);
-        let core = shared.blanks.fill(Self {
+        let core = shared.slab.fill(Self {
             state: AtomicU64::new(shared.ticks()),
             of: Some(Of {
                 peer: session.peer(),
@@ -118,8 +118,8 @@ impl LeaseCore {
 
     /// As [`Session::fit`].
     #[inline]
-    pub(crate) fn fit(&self) -> Fit {
-        Fit::of(self.marks() & !REPLACED)
+    pub(crate) fn availability(&self) -> Availability {
+        Availability::of(self.marks() & !REPLACED)
     }
 
     #[inline]
@@ -180,7 +180,7 @@ impl LeaseCore {
 impl Drop for LeaseCore {
     fn drop(&mut self) {
         if let Some(of) = &self.of {
-            of.shared.blanks.gone();
+            of.shared.slab.gone();
             of.session.core_gone(self.last_use());
         }
     }
@@ -194,7 +194,7 @@ impl Drop for LeaseCore {
 /// Two words, so that it travels in registers: a checkout costs a handful of nanoseconds, and a detour
 /// through memory would be a good part of it.
 pub struct Lease {
-    core: Share,
+    core: LeaseHandle,
     last: Last,
 }
 
@@ -228,9 +228,9 @@ impl fmt::Debug for Lease {
 impl Lease {
     /// A lease, if one is to be had now without passing anybody who waits.
     #[inline]
-    pub(crate) fn try_checkout(core: &Share) -> Option<Self> {
+    pub(crate) fn try_checkout(core: &LeaseHandle) -> Option<Self> {
         let last = core.admit()?;
-        Some(Self { core: Share::clone(core), last })
+        Some(Self { core: LeaseHandle::clone(core), last })
     }
 
     /// As [`try_checkout`](Self::try_checkout), of a share that the caller has no more use for.
@@ -239,7 +239,7 @@ impl Lease {
     ///
     /// The share, if there is no lease to be had now.
     #[inline]
-    pub(crate) fn try_from_core(core: Share) -> Result<Self, Share> {
+    pub(crate) fn try_from_core(core: LeaseHandle) -> Result<Self, LeaseHandle> {
         match core.admit() {
             Some(last) => Ok(Self { core, last }),
             None => Err(core),
@@ -429,8 +429,8 @@ impl Lease {
 
     /// As [`Session::fit`].
     #[inline]
-    pub(crate) fn fit(&self) -> Fit {
-        self.core.fit()
+    pub(crate) fn availability(&self) -> Availability {
+        self.core.availability()
     }
 
     /// The session, for the exclusive lease and for the pool.
@@ -500,16 +500,16 @@ impl Permits {
 /// A caller's wait for a lease, or for all of them. It holds no lease core, so that those who wait
 /// neither count as leases nor keep a retired session from draining.
 #[derive(Debug)]
-pub(crate) struct Turn {
-    core: WeakShare,
+pub(crate) struct LeaseWaiter {
+    core: WeakLeaseHandle,
     session: Arc<Session>,
     permits: Option<Arc<Permits>>,
 }
 
-impl Turn {
-    pub(crate) fn of(core: &Share) -> Self {
+impl LeaseWaiter {
+    pub(crate) fn of(core: &LeaseHandle) -> Self {
         Self {
-            core: Share::downgrade(core),
+            core: LeaseHandle::downgrade(core),
             session: Arc::clone(core.session()),
             permits: core.of().permits.clone(),
         }

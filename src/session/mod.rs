@@ -3,7 +3,6 @@
 //! Owns everything between a caller's `send` and the bytes on the stream, and back to the inbox.
 //! It must never decide which session a peer has: the pool does, and is told through [`Host`].
 
-mod blanks;
 mod control;
 mod cores;
 mod driver;
@@ -11,11 +10,12 @@ mod exclusive;
 mod inbox;
 mod lease;
 mod line;
-mod meters;
+mod metrics;
 mod parcels;
 mod probe;
 mod queue;
 mod shared;
+mod slab;
 mod stock;
 #[cfg(test)]
 #[path = "../verify/session/mod.rs"]
@@ -38,11 +38,11 @@ use crate::base::sync::{AtomicU32, Mutex, lock};
 use crate::proto::native::connection::SessionCore;
 use crate::proto::native::record::Verdict;
 
-use control::{Control, LEASES, ORDERS, PROBE};
-use cores::Cores;
-use exclusive::Holder;
-use inbox::Gate;
-use meters::Meters;
+use control::{COMMAND, DriverSignal, LEASES, PROBE};
+use cores::LeaseTable;
+use exclusive::ExclusiveReceiver;
+use inbox::ReceiveWindow;
+use metrics::SessionMetrics;
 use probe::Probes;
 use queue::Queue;
 
@@ -50,9 +50,9 @@ pub use exclusive::ExclusiveLease;
 pub use inbox::{Inbox, Message};
 pub use lease::{Lease, SendOptions};
 
-pub(crate) use cores::Kept;
+pub(crate) use cores::UncountedRef;
 pub(crate) use driver::Driver;
-pub(crate) use lease::{LeaseCore, Share, Turn};
+pub(crate) use lease::{LeaseCore, LeaseHandle, LeaseWaiter};
 pub(crate) use shared::Shared;
 
 /// What a session tells the pool. Called by the session's driver, outside every lock.
@@ -91,7 +91,7 @@ pub(crate) struct SessionSpec {
 
 /// What a checkout has to know of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fit {
+pub(crate) enum Availability {
     /// Hand it out.
     Ready,
     /// Nothing was heard for `ping_after`: probe it first.
@@ -100,7 +100,7 @@ pub(crate) enum Fit {
     Retired,
 }
 
-impl Fit {
+impl Availability {
     #[inline]
     fn of(marks: u32) -> Self {
         match marks {
@@ -118,11 +118,11 @@ const RETIRED: u32 = 1 << 1;
 /// It drains.
 const DRAINING: u32 = 1 << 2;
 /// It has ended, and the pool knows.
-const OVER: u32 = 1 << 3;
+const CLOSED: u32 = 1 << 3;
 
 /// What other tasks have ordered; the first of each kind stands.
 #[derive(Clone, Copy, Debug, Default)]
-struct Orders {
+struct Commands {
     retire: Option<CloseReason>,
     drain: Option<CloseReason>,
     close: Option<CloseReason>,
@@ -140,16 +140,16 @@ pub(crate) struct Session {
     spec: SessionSpec,
     born: Instant,
     queue: Queue,
-    control: Arc<Control>,
-    gate: Arc<Gate>,
-    holder: Holder,
-    orders: Mutex<Orders>,
-    cores: Cores,
-    meters: Meters,
+    control: Arc<DriverSignal>,
+    window: Arc<ReceiveWindow>,
+    holder: ExclusiveReceiver,
+    commands: Mutex<Commands>,
+    cores: LeaseTable,
+    metrics: SessionMetrics,
     probes: Probes,
     /// Told when a lease core has gone, and at retirement and end.
     changed: Notify,
-    /// Told when `Meters::done` has grown, and at the end.
+    /// Told when `SessionMetrics::done` has grown, and at the end.
     flushed: Notify,
     ended: OnceLock<CloseReason>,
     /// Set before `ended`.
@@ -159,18 +159,18 @@ pub(crate) struct Session {
 impl Session {
     /// A session without a driver yet.
     pub(crate) fn new(spec: SessionSpec, shared: &Arc<Shared>) -> Arc<Self> {
-        let control = Arc::new(Control::default());
+        let control = Arc::new(DriverSignal::default());
         let born = Instant::now();
         shared.tick(born);
         Arc::new(Self {
             queue: Queue::new(&shared.settings),
-            gate: Gate::new(spec.peer, spec.id, Arc::clone(&control)),
-            holder: Holder::default(),
+            window: ReceiveWindow::new(spec.peer, spec.id, Arc::clone(&control)),
+            holder: ExclusiveReceiver::default(),
             marks: AtomicU32::new(0),
-            orders: Mutex::default(),
-            cores: Cores::default(),
+            commands: Mutex::default(),
+            cores: LeaseTable::default(),
             lease_mark: AtomicU64::new(shared.millis(born)),
-            meters: Meters::new(shared.millis(born)),
+            metrics: SessionMetrics::new(shared.millis(born)),
             probes: Probes::default(),
             changed: Notify::new(),
             flushed: Notify::new(),
@@ -231,8 +231,8 @@ impl Session {
 
     /// One load: whether a checkout may hand it out.
     #[inline]
-    pub(crate) fn fit(&self) -> Fit {
-        Fit::of(self.marks.load(Ordering::Relaxed))
+    pub(crate) fn availability(&self) -> Availability {
+        Availability::of(self.marks.load(Ordering::Relaxed))
     }
 
     /// Stops the session from being handed out. Callers who wait for a turn get an error.
@@ -244,33 +244,33 @@ impl Session {
         if !lets_leases_finish(why) {
             return self.drain_now(why);
         }
-        lock(&self.orders).retire.get_or_insert(why);
+        lock(&self.commands).retire.get_or_insert(why);
         self.stop_handing_out(RETIRED);
-        self.control.set(ORDERS);
+        self.control.set(COMMAND);
     }
 
     /// Drains the session at once, leases or not: sends are refused from now on.
     pub(crate) fn drain_now(&self, why: CloseReason) {
         let why = {
-            let mut orders = lock(&self.orders);
-            orders.retire.get_or_insert(why);
-            *orders.drain.get_or_insert(why)
+            let mut commands = lock(&self.commands);
+            commands.retire.get_or_insert(why);
+            *commands.drain.get_or_insert(why)
         };
         self.queue.refuse(SendErrorKind::Retired(why));
         self.stop_handing_out(RETIRED | DRAINING);
-        self.control.set(ORDERS);
+        self.control.set(COMMAND);
     }
 
     /// Ends the session now. What is queued is lost, and the report says so.
     pub(crate) fn close(&self, why: CloseReason) {
         let why = {
-            let mut orders = lock(&self.orders);
-            orders.retire.get_or_insert(why);
-            *orders.close.get_or_insert(why)
+            let mut commands = lock(&self.commands);
+            commands.retire.get_or_insert(why);
+            *commands.close.get_or_insert(why)
         };
         self.queue.refuse(SendErrorKind::Closed(why));
         self.stop_handing_out(RETIRED);
-        self.control.set(ORDERS);
+        self.control.set(COMMAND);
     }
 
     /// Asks for a probe without waiting for its outcome.
@@ -303,7 +303,7 @@ impl Session {
     pub(crate) async fn closed(&self) -> CloseReason {
         loop {
             let changed = self.changed.notified();
-            if self.marks.load(Ordering::Acquire) & OVER != 0
+            if self.marks.load(Ordering::Acquire) & CLOSED != 0
                 && let Some(&reason) = self.ended.get()
             {
                 return reason;
@@ -328,7 +328,7 @@ impl Session {
         let target = self.queue.held().accepted;
         loop {
             let flushed = self.flushed.notified();
-            if self.meters.done() >= target {
+            if self.metrics.done() >= target {
                 return Ok(());
             }
             if let Some(&reason) = self.ended.get() {
@@ -344,22 +344,22 @@ impl Session {
         // In this order: the mark of a core that goes meanwhile has been noted then.
         let leased = self.cores.last_use().unwrap_or(0);
         let leased = leased.max(self.lease_mark.load(Ordering::Relaxed));
-        self.shared.instant(leased.max(self.meters.last_data()))
+        self.shared.instant(leased.max(self.metrics.last_data()))
     }
 
     /// Whether messages wait to get out of the session: to the peer, or to an application that takes
     /// no more for now. It is in use then, however long they do not read. What has reached the inbox
     /// outlives the session.
     pub(crate) fn has_backlog(&self) -> bool {
-        self.queue.held().bytes > 0 || self.gate.is_shut() || self.holder.is_full()
+        self.queue.held().bytes > 0 || self.window.is_shut() || self.holder.is_full()
     }
 
     /// Leases out, for a picture. A handle may be on its way to a caller who will have to wait for a
     /// lease: where leases are limited, their permits tell.
     fn leases_held(&self) -> u32 {
-        let Some(most) = self.shared.settings.max_leases else { return self.leases_out() };
+        let Some(max) = self.shared.settings.max_leases else { return self.leases_out() };
         let given = |permits: &Arc<Semaphore>| {
-            most.get().saturating_sub(u32::try_from(permits.available_permits()).unwrap_or(0))
+            max.get().saturating_sub(u32::try_from(permits.available_permits()).unwrap_or(0))
         };
         self.cores.permits().map_or(0, |permits| given(&permits)).min(self.leases_out())
     }
@@ -370,9 +370,9 @@ impl Session {
     }
 
     /// A picture of the session.
-    pub(crate) fn picture(&self, now: Instant) -> SessionSnapshot {
+    pub(crate) fn snapshot(&self, now: Instant) -> SessionSnapshot {
         let held = self.queue.held();
-        let numbers = self.meters.read(self.shared.millis(now));
+        let numbers = self.metrics.read(self.shared.millis(now));
         let marks = self.marks.load(Ordering::Relaxed);
         SessionSnapshot {
             peer: self.spec.peer,
@@ -395,9 +395,9 @@ impl Session {
             messages_out: numbers.messages_out,
             rate_in: numbers.rate_in,
             rate_out: numbers.rate_out,
-            queue_messages: held.accepted.saturating_sub(self.meters.done()),
+            queue_messages: held.accepted.saturating_sub(self.metrics.done()),
             queue_bytes: held.bytes as u64,
-            undelivered_bytes: (self.gate.undelivered() + self.holder.undelivered()) as u64,
+            undelivered_bytes: (self.window.undelivered() + self.holder.undelivered()) as u64,
             expired: numbers.expired,
             rtt: numbers.rtt,
             last_ping: numbers.last_ping,
@@ -411,7 +411,7 @@ impl Session {
         if self.marks.load(Ordering::Acquire) & RETIRED == 0 {
             return None;
         }
-        self.ended().or_else(|| lock(&self.orders).retire)
+        self.ended().or_else(|| lock(&self.commands).retire)
     }
 
     /// Marks the session, and what its leases see of it.
@@ -433,7 +433,7 @@ impl Session {
         self.changed.notify_waiters();
     }
 
-    fn add_core(&self, core: &Share, permits: Option<Arc<Semaphore>>) {
+    fn add_core(&self, core: &LeaseHandle, permits: Option<Arc<Semaphore>>) {
         self.cores.add(core, permits.clone(), || self.marks.load(Ordering::Acquire));
         if self.marks.load(Ordering::Acquire) & RETIRED != 0
             && let Some(permits) = permits

@@ -7,37 +7,37 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::base::config::MESSAGE_OVERHEAD;
-use crate::proto::native::parcel::Parcel;
+use crate::proto::native::parcel::MessageBatch;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Parcels(VecDeque<Parcel>);
+pub(super) struct ReceiveQueue(VecDeque<MessageBatch>);
 
 /// Messages, and what they cost, bookkeeping included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Load {
+pub(super) struct Size {
     pub(super) messages: usize,
     pub(super) cost: usize,
 }
 
-impl Load {
+impl Size {
     pub(super) fn of_message(message: &Bytes) -> Self {
         Self { messages: 1, cost: message.len() + MESSAGE_OVERHEAD }
     }
 
-    fn of(parcel: &Parcel) -> Self {
+    fn of(parcel: &MessageBatch) -> Self {
         let messages = parcel.messages();
         Self { messages, cost: parcel.bytes() + messages * MESSAGE_OVERHEAD }
     }
 
-    fn of_first(parcel: &Parcel) -> Self {
+    fn of_first(parcel: &MessageBatch) -> Self {
         Self { messages: 1, cost: parcel.first_bytes() + MESSAGE_OVERHEAD }
     }
 
-    /// Whether all of it has room beside `held` bytes where there is room for `most`. One message has
+    /// Whether all of it has room beside `held` bytes where there is room for `max`. One message has
     /// room where nothing is, however large it is.
-    pub(super) fn fits(self, held: usize, most: usize) -> bool {
-        held + self.cost <= most || (held == 0 && self.messages == 1)
+    pub(super) fn fits(self, held: usize, max: usize) -> bool {
+        held + self.cost <= max || (held == 0 && self.messages == 1)
     }
 
     fn add(&mut self, other: Self) {
@@ -46,23 +46,23 @@ impl Load {
     }
 }
 
-impl Parcels {
+impl ReceiveQueue {
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Parcels, not messages.
+    /// ReceiveQueue, not messages.
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
-    pub(super) fn load(&self) -> Load {
-        let mut load = Load::default();
-        self.0.iter().for_each(|parcel| load.add(Load::of(parcel)));
+    pub(super) fn load(&self) -> Size {
+        let mut load = Size::default();
+        self.0.iter().for_each(|parcel| load.add(Size::of(parcel)));
         load
     }
 
-    pub(super) fn push(&mut self, parcel: Parcel) {
+    pub(super) fn push(&mut self, parcel: MessageBatch) {
         self.0.push_back(parcel);
     }
 
@@ -79,18 +79,18 @@ impl Parcels {
         Some(message)
     }
 
-    /// Gives the first `most` messages to `each`, or all if there are less.
+    /// Gives the first `max` messages to `each`, or all if there are less.
     #[inline]
-    pub(super) fn take(&mut self, most: usize, mut each: impl FnMut(Bytes)) -> Load {
-        let mut taken = Load::default();
-        while taken.messages < most
+    pub(super) fn take(&mut self, max: usize, mut each: impl FnMut(Bytes)) -> Size {
+        let mut taken = Size::default();
+        while taken.messages < max
             && let Some(parcel) = self.0.front_mut()
         {
             let (message, last) = parcel.take();
             if last {
                 self.0.pop_front();
             }
-            taken.add(Load::of_message(&message));
+            taken.add(Size::of_message(&message));
             each(message);
         }
         taken
@@ -101,17 +101,17 @@ impl Parcels {
     pub(super) fn move_to(
         &mut self,
         to: &mut Self,
-        mut fits: impl FnMut(Load, Load) -> bool,
-    ) -> Load {
-        let mut moved = Load::default();
+        mut fits: impl FnMut(Size, Size) -> bool,
+    ) -> Size {
+        let mut moved = Size::default();
         while let Some(parcel) = self.0.front() {
-            let (all, first) = (Load::of(parcel), Load::of_first(parcel));
+            let (all, first) = (Size::of(parcel), Size::of_first(parcel));
             if fits(moved, all) {
                 moved.add(all);
                 to.0.extend(self.0.pop_front());
             } else if fits(moved, first) {
                 moved.add(first);
-                to.0.extend(self.pop().map(Parcel::Message));
+                to.0.extend(self.pop().map(MessageBatch::Message));
             } else {
                 break;
             }
@@ -123,10 +123,10 @@ impl Parcels {
         self.0.clear();
     }
 
-    /// Empty, it keeps memory for `most` parcels at most.
+    /// Empty, it keeps memory for `max` parcels at most.
     #[inline]
-    pub(super) fn slim(&mut self, most: usize) {
-        if self.0.is_empty() && self.0.capacity() > most {
+    pub(super) fn slim(&mut self, max: usize) {
+        if self.0.is_empty() && self.0.capacity() > max {
             self.0 = VecDeque::new();
         }
     }
@@ -137,33 +137,33 @@ mod tests {
     use super::*;
     use crate::proto::native::record::Record;
 
-    fn one(byte: u8, len: usize) -> Parcel {
-        Parcel::Message(vec![byte; len].into())
+    fn one(byte: u8, len: usize) -> MessageBatch {
+        MessageBatch::Message(vec![byte; len].into())
     }
 
-    fn frame(bytes: std::ops::Range<u8>, len: usize) -> Parcel {
+    fn frame(bytes: std::ops::Range<u8>, len: usize) -> MessageBatch {
         let messages = bytes.len() as u32;
         let mut records = Vec::new();
         bytes.for_each(|byte| Record::Data(&vec![byte; len]).encode(&mut records));
-        Parcel::Frame { records: records.into(), messages }
+        MessageBatch::Frame { records: records.into(), messages }
     }
 
     #[test]
     fn what_is_taken_is_counted_and_what_is_left_stays_in_order() {
-        for most in 0..=12 {
-            let mut parcels = Parcels::default();
+        for max in 0..=12 {
+            let mut parcels = ReceiveQueue::default();
             parcels.push(one(0, 100));
             parcels.push(frame(1..5, 30));
             parcels.push(frame(5..9, 70));
             parcels.push(one(9, 500));
             let all = parcels.load();
-            assert_eq!(all, Load { messages: 10, cost: 1_000 + 10 * MESSAGE_OVERHEAD });
-            let (mut firsts, mut expected) = (Vec::new(), Load::default());
-            let taken = parcels.take(most, |message| {
-                expected.add(Load::of_message(&message));
+            assert_eq!(all, Size { messages: 10, cost: 1_000 + 10 * MESSAGE_OVERHEAD });
+            let (mut firsts, mut expected) = (Vec::new(), Size::default());
+            let taken = parcels.take(max, |message| {
+                expected.add(Size::of_message(&message));
                 firsts.push(message[0]);
             });
-            assert_eq!((taken, taken.messages), (expected, most.min(10)));
+            assert_eq!((taken, taken.messages), (expected, max.min(10)));
             let mut sum = taken;
             sum.add(parcels.load());
             assert_eq!(sum, all);
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn memory_that_a_surge_needed_is_given_up_when_it_is_over() {
         for (surge, kept) in [(16, true), (17, false)] {
-            let mut parcels = Parcels::default();
+            let mut parcels = ReceiveQueue::default();
             (0..surge).for_each(|_| parcels.push(one(0, 1)));
             parcels.slim(16);
             assert_eq!(parcels.len(), surge);

@@ -30,7 +30,7 @@ struct State {
 
 /// A place in a round.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ask {
+pub(super) struct ProbeTicket {
     round: u64,
     /// This caller began the round, and has to tell the driver.
     pub(super) first: bool,
@@ -38,7 +38,7 @@ pub(super) struct Ask {
 
 impl Probes {
     /// Joins the round under way, or begins one; none once the driver has gone.
-    pub(super) fn ask(&self) -> Option<Ask> {
+    pub(super) fn ask(&self) -> Option<ProbeTicket> {
         let mut state = self.lock();
         if state.ended.is_some() {
             return None;
@@ -47,11 +47,11 @@ impl Probes {
         if first {
             state.round += 1;
         }
-        Some(Ask { round: state.round, first })
+        Some(ProbeTicket { round: state.round, first })
     }
 
     /// Waits for the answer of a round. Cancel safe.
-    pub(super) async fn answer(&self, ask: Ask) -> Result<Duration, PingError> {
+    pub(super) async fn answer(&self, ask: ProbeTicket) -> Result<Duration, PingError> {
         loop {
             let answered = self.answered.notified();
             {

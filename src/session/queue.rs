@@ -15,22 +15,22 @@ use crate::base::config::{MESSAGE_OVERHEAD, Settings};
 use crate::base::error::SendErrorKind;
 
 use super::Shared;
-use super::control::Control;
-use super::line::{Line, Payer};
+use super::control::DriverSignal;
+use super::line::{Quota, SendBuffer};
 
 /// Bytes of finished messages, by who paid for them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Credit {
+pub(super) struct Reserved {
     own: usize,
     budget: usize,
 }
 
-impl Credit {
+impl Reserved {
     /// `bytes` that `payer` has paid.
-    pub(super) fn of(payer: Payer, bytes: usize) -> Self {
-        match payer {
-            Payer::Session => Self { own: bytes, budget: 0 },
-            Payer::Budget => Self { own: 0, budget: bytes },
+    pub(super) fn of(quota: Quota, bytes: usize) -> Self {
+        match quota {
+            Quota::Session => Self { own: bytes, budget: 0 },
+            Quota::Budget => Self { own: 0, budget: bytes },
         }
     }
 
@@ -42,7 +42,7 @@ impl Credit {
 
 /// What the queue holds, for pictures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct QueueLevel {
     /// Messages accepted since the session began.
     pub(super) accepted: u64,
     /// Bytes that are paid for, bookkeeping included: queued, and sealed but not written.
@@ -50,16 +50,16 @@ pub(super) struct Held {
 }
 
 /// What becomes of a message that is offered.
-enum Offer {
+enum PushResult {
     Accepted { wake: bool },
     NoRoom,
     Refused(SendErrorKind),
 }
 
-impl Offer {
+impl PushResult {
     /// What the caller of `body` gets, when the lock is gone; wakes the driver if it has to.
     #[inline]
-    fn answer(self, control: &Control, body: Bytes) -> Result<(), (Bytes, SendErrorKind)> {
+    fn answer(self, control: &DriverSignal, body: Bytes) -> Result<(), (Bytes, SendErrorKind)> {
         match self {
             Self::Accepted { wake } => {
                 if wake {
@@ -87,7 +87,7 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    line: Line,
+    line: SendBuffer,
     own: usize,
     budget: usize,
     /// What the messages of those in the line will cost. A newcomer passes them only where there is
@@ -135,7 +135,7 @@ impl Queue {
     #[inline]
     pub(crate) fn try_push(
         &self,
-        control: &Control,
+        control: &DriverSignal,
         shared: &Shared,
         mut body: Bytes,
         deadline: Option<Instant>,
@@ -157,7 +157,7 @@ impl Queue {
     /// The message, with the reason why the session takes no more.
     pub(crate) async fn push(
         &self,
-        control: &Control,
+        control: &DriverSignal,
         shared: &Shared,
         body: Bytes,
         deadline: Option<Instant>,
@@ -179,7 +179,7 @@ impl Queue {
                 let offer = self.offer(&mut state, shared, &mut body, deadline, 0);
                 (offer, state.budget + cost <= self.budget_limit)
             };
-            if !matches!(offer, Offer::NoRoom) {
+            if !matches!(offer, PushResult::NoRoom) {
                 return offer.answer(control, body);
             }
             if wait_for_budget {
@@ -193,7 +193,7 @@ impl Queue {
     /// pool's budget has to pay. The place in the budget's line is kept throughout.
     async fn push_as_head(
         &self,
-        control: &Control,
+        control: &DriverSignal,
         shared: &Shared,
         body: Bytes,
         deadline: Option<Instant>,
@@ -205,7 +205,7 @@ impl Queue {
             let room = self.room.notified();
             // Only what changes with the session's own room is tried here.
             let offer = self.offer_own(&mut self.lock(), shared, &mut body, deadline, 0);
-            if !matches!(offer, Offer::NoRoom) {
+            if !matches!(offer, PushResult::NoRoom) {
                 return offer.answer(control, body);
             }
             tokio::select! {
@@ -217,11 +217,11 @@ impl Queue {
                         match (state.refused, permit) {
                             (None, Ok(permit)) => {
                                 permit.forget();
-                                state.accept(&mut body, deadline, Payer::Budget, shared)
+                                state.accept(&mut body, deadline, Quota::Budget, shared)
                             }
-                            (Some(kind), _) => Offer::Refused(kind),
+                            (Some(kind), _) => PushResult::Refused(kind),
                             // The pool never closes its budget while a session lives.
-                            (None, Err(_)) => Offer::Refused(SendErrorKind::Full),
+                            (None, Err(_)) => PushResult::Refused(SendErrorKind::Full),
                         }
                     };
                     return offer.answer(control, body);
@@ -237,13 +237,13 @@ impl Queue {
         body: &mut Bytes,
         deadline: Option<Instant>,
         ahead: usize,
-    ) -> Offer {
+    ) -> PushResult {
         if let Some(kind) = state.refused {
-            Offer::Refused(kind)
+            PushResult::Refused(kind)
         } else if state.own + ahead + cost(body.len()) <= self.own_limit {
-            state.accept(body, deadline, Payer::Session, shared)
+            state.accept(body, deadline, Quota::Session, shared)
         } else {
-            Offer::NoRoom
+            PushResult::NoRoom
         }
     }
 
@@ -255,27 +255,27 @@ impl Queue {
         body: &mut Bytes,
         deadline: Option<Instant>,
         ahead: usize,
-    ) -> Offer {
+    ) -> PushResult {
         let offer = self.offer_own(state, shared, body, deadline, ahead);
-        if !matches!(offer, Offer::NoRoom) {
+        if !matches!(offer, PushResult::NoRoom) {
             return offer;
         }
         let cost = cost(body.len());
         // Whoever waits for the budget itself has a place in its line, which a newcomer cannot pass.
         if state.budget + ahead + cost > self.budget_limit {
-            return Offer::NoRoom;
+            return PushResult::NoRoom;
         }
         match u32::try_from(cost).map(|cost| shared.budget.try_acquire_many(cost)) {
             Ok(Ok(permit)) => {
                 permit.forget();
-                state.accept(body, deadline, Payer::Budget, shared)
+                state.accept(body, deadline, Quota::Budget, shared)
             }
-            _ => Offer::NoRoom,
+            _ => PushResult::NoRoom,
         }
     }
 
     /// Moves what has been accepted into the empty `into`.
-    pub(super) fn take_all(&self, into: &mut Line) {
+    pub(super) fn take_all(&self, into: &mut SendBuffer) {
         debug_assert!(into.is_empty());
         std::mem::swap(&mut self.lock().line, into);
     }
@@ -290,18 +290,18 @@ impl Queue {
     }
 
     /// Gives back what finished messages had cost.
-    pub(super) fn release(&self, budget: &Semaphore, credit: Credit) {
-        if credit == Credit::default() {
+    pub(super) fn release(&self, budget: &Semaphore, reserved: Reserved) {
+        if reserved == Reserved::default() {
             return;
         }
         let waiting = {
             let mut state = self.lock();
-            state.own = state.own.saturating_sub(credit.own);
-            state.budget = state.budget.saturating_sub(credit.budget);
+            state.own = state.own.saturating_sub(reserved.own);
+            state.budget = state.budget.saturating_sub(reserved.budget);
             state.waiting > 0
         };
-        if credit.budget > 0 {
-            budget.add_permits(credit.budget);
+        if reserved.budget > 0 {
+            budget.add_permits(reserved.budget);
         }
         if waiting {
             self.room.notify_one();
@@ -338,9 +338,9 @@ impl Queue {
         }
     }
 
-    pub(super) fn held(&self) -> Held {
+    pub(super) fn held(&self) -> QueueLevel {
         let state = self.lock();
-        Held { accepted: state.accepted, bytes: state.own + state.budget }
+        QueueLevel { accepted: state.accepted, bytes: state.own + state.budget }
     }
 }
 
@@ -352,17 +352,17 @@ impl State {
         &mut self,
         body: &mut Bytes,
         deadline: Option<Instant>,
-        payer: Payer,
+        quota: Quota,
         shared: &Shared,
-    ) -> Offer {
+    ) -> PushResult {
         let cost = cost(body.len());
-        match payer {
-            Payer::Session => self.own += cost,
-            Payer::Budget => self.budget += cost,
+        match quota {
+            Quota::Session => self.own += cost,
+            Quota::Budget => self.budget += cost,
         }
         self.accepted += 1;
-        self.line.push(body, deadline, payer, self.own + self.budget, &shared.stock);
-        Offer::Accepted { wake: std::mem::take(&mut self.driver_sleeps) }
+        self.line.push(body, deadline, quota, self.own + self.budget, &shared.stock);
+        PushResult::Accepted { wake: std::mem::take(&mut self.driver_sleeps) }
     }
 }
 

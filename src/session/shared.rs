@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use crate::base::config::Settings;
 use crate::base::metrics::LimitUse;
 
-use super::blanks::Blanks;
 use super::inbox::{self, Inbox, InboxSender};
-use super::stock::BufferStock;
+use super::slab::LeaseSlab;
+use super::stock::BufferPool;
 
 /// What all sessions of one pool share.
 pub(crate) struct Shared {
@@ -26,8 +26,8 @@ pub(crate) struct Shared {
     /// `max_buffered_bytes`: pays for what sessions queue beyond their own reserve.
     pub(crate) budget: Semaphore,
     pub(crate) inbox: InboxSender,
-    pub(super) stock: Arc<BufferStock>,
-    pub(super) blanks: Blanks,
+    pub(super) stock: Arc<BufferPool>,
+    pub(super) slab: LeaseSlab,
     epoch: Instant,
     /// The coarse clock: milliseconds since `epoch`, as of the last [`tick`](Self::tick).
     ticks: AtomicU64,
@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     /// Told when a session may have fallen idle, while somebody wants to know.
     idle: Notify,
     /// The most that was ever taken from `budget`, in bytes.
-    most_buffered: AtomicUsize,
+    max_buffered: AtomicUsize,
 }
 
 /// Somebody wants to be told when sessions fall idle; until it is dropped.
@@ -62,13 +62,13 @@ impl Shared {
         let shared = Arc::new(Self {
             budget: Semaphore::new(settings.max_buffered_bytes),
             inbox: sender,
-            stock: Arc::new(BufferStock::new(settings.max_retained_buffers)),
-            blanks: Blanks::default(),
+            stock: Arc::new(BufferPool::new(settings.max_retained_buffers)),
+            slab: LeaseSlab::default(),
             epoch: Instant::now(),
             ticks: AtomicU64::new(0),
             idle_wanted: AtomicUsize::new(0),
             idle: Notify::new(),
-            most_buffered: AtomicUsize::new(0),
+            max_buffered: AtomicUsize::new(0),
             settings,
         });
         (shared, inbox)
@@ -120,7 +120,7 @@ impl Shared {
         let held = self.note_buffered();
         LimitUse {
             held: held as u64,
-            high_water: self.most_buffered.load(Ordering::Relaxed).max(held) as u64,
+            high_water: self.max_buffered.load(Ordering::Relaxed).max(held) as u64,
             limit: self.settings.max_buffered_bytes as u64,
         }
     }
@@ -128,7 +128,7 @@ impl Shared {
     /// Notes what is taken from the budget. Called before anything is given back, where a peak ends.
     pub(super) fn note_buffered(&self) -> usize {
         let held = self.settings.max_buffered_bytes.saturating_sub(self.budget.available_permits());
-        self.most_buffered.fetch_max(held, Ordering::Relaxed);
+        self.max_buffered.fetch_max(held, Ordering::Relaxed);
         held
     }
 

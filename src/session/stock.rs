@@ -10,16 +10,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 
 use crate::proto::native::connection::Memory;
-use crate::proto::native::frame::MOST_FRAME;
+use crate::proto::native::frame::MAX_FRAME;
 
 /// Bytes of a read buffer: two whole frames of the greatest size, so that there is room for one behind
 /// the beginning of another. Bulk traffic costs about one system call per frame, and little messages
 /// one for hundreds.
-pub(super) const READ_BUFFER: usize = 2 * MOST_FRAME;
+pub(super) const READ_BUFFER: usize = 2 * MAX_FRAME;
 
 /// Bytes of a new write buffer. Smaller ones are not kept either: blocked writes shrink theirs, and the
 /// stock must not fill up with what is left of those.
-pub(super) const WRITE_BUFFER: usize = MOST_FRAME;
+pub(super) const WRITE_BUFFER: usize = MAX_FRAME;
 
 /// A write buffer that has grown beyond this is not kept. Buffers double, so this is what one has that
 /// holds a batch and its last frame. It serves for batches alone: whoever else takes a write buffer may
@@ -28,13 +28,13 @@ pub(super) const LARGEST_KEPT: usize = 2 * WRITE_BUFFER;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct BufferStock {
-    kept: Mutex<Kept>,
-    most: usize,
+pub(crate) struct BufferPool {
+    spare: Mutex<Spare>,
+    max: usize,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Spare {
     read: Vec<Box<[u8]>>,
     /// Of [`WRITE_BUFFER`] bytes each.
     write: Vec<Vec<u8>>,
@@ -42,39 +42,39 @@ struct Kept {
     grown: Vec<Vec<u8>>,
 }
 
-impl BufferStock {
-    /// A stock that keeps at most `most` buffers.
-    pub(crate) fn new(most: usize) -> Self {
-        Self { kept: Mutex::default(), most }
+impl BufferPool {
+    /// A stock that keeps at most `max` buffers.
+    pub(crate) fn new(max: usize) -> Self {
+        Self { spare: Mutex::default(), max }
     }
 
     /// A buffer of [`READ_BUFFER`] bytes of undefined content.
     pub(super) fn take_read(&self) -> Box<[u8]> {
-        let kept = self.lock().read.pop();
-        kept.unwrap_or_else(|| vec![0; READ_BUFFER].into_boxed_slice())
+        let spare = self.lock().read.pop();
+        spare.unwrap_or_else(|| vec![0; READ_BUFFER].into_boxed_slice())
     }
 
     pub(super) fn give_read(&self, buffer: Box<[u8]>) {
         debug_assert_eq!(buffer.len(), READ_BUFFER);
-        let mut kept = self.lock();
-        if kept.read.len() < self.most - self.most / 2 {
-            kept.read.push(buffer);
+        let mut spare = self.lock();
+        if spare.read.len() < self.max - self.max / 2 {
+            spare.read.push(buffer);
         }
     }
 
     /// An empty buffer of [`WRITE_BUFFER`] bytes.
     pub(super) fn take_write(&self) -> Vec<u8> {
-        let kept = self.lock().write.pop();
-        kept.unwrap_or_else(|| Vec::with_capacity(WRITE_BUFFER))
+        let spare = self.lock().write.pop();
+        spare.unwrap_or_else(|| Vec::with_capacity(WRITE_BUFFER))
     }
 
     /// An empty buffer for a batch, which may outgrow it: one that has grown before, if there is one.
     pub(super) fn take_batch(&self) -> Vec<u8> {
-        let kept = {
-            let mut kept = self.lock();
-            kept.grown.pop().or_else(|| kept.write.pop())
+        let spare = {
+            let mut spare = self.lock();
+            spare.grown.pop().or_else(|| spare.write.pop())
         };
-        kept.unwrap_or_else(|| Vec::with_capacity(WRITE_BUFFER))
+        spare.unwrap_or_else(|| Vec::with_capacity(WRITE_BUFFER))
     }
 
     pub(super) fn give_write(&self, mut buffer: Vec<u8>) {
@@ -83,18 +83,18 @@ impl BufferStock {
         }
         buffer.clear();
         let has_grown = buffer.capacity() > WRITE_BUFFER;
-        let mut kept = self.lock();
+        let mut spare = self.lock();
         // Half of the room each, or the kind of which more are wanted at one time crowds out the other.
-        let full = kept.write.len() + kept.grown.len() >= self.most / 2;
+        let full = spare.write.len() + spare.grown.len() >= self.max / 2;
         match (has_grown, full) {
             (true, true) => {}
-            (true, false) => kept.grown.push(buffer),
-            (false, false) => kept.write.push(buffer),
+            (true, false) => spare.grown.push(buffer),
+            (false, false) => spare.write.push(buffer),
             // It serves everybody, and takes the place of one that serves batches alone: a surge of
             // those must not leave no room for it from then on.
             (false, true) => {
-                if let Some(grown) = kept.grown.pop() {
-                    kept.write.push(std::mem::replace(&mut buffer, grown));
+                if let Some(grown) = spare.grown.pop() {
+                    spare.write.push(std::mem::replace(&mut buffer, grown));
                 }
             }
         }
@@ -111,13 +111,13 @@ impl BufferStock {
 
     /// Read and write buffers that are not in use.
     #[cfg(test)]
-    pub(super) fn kept(&self) -> (usize, usize) {
-        let kept = self.lock();
-        (kept.read.len(), kept.write.len() + kept.grown.len())
+    pub(super) fn spare(&self) -> (usize, usize) {
+        let spare = self.lock();
+        (spare.read.len(), spare.write.len() + spare.grown.len())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Spare> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -125,7 +125,7 @@ impl BufferStock {
 /// give memory back to the system and get it again all the time.
 pub(super) struct Plaintext {
     bytes: Vec<u8>,
-    stock: Arc<BufferStock>,
+    stock: Arc<BufferPool>,
 }
 
 impl AsRef<[u8]> for Plaintext {
@@ -164,37 +164,37 @@ mod tests {
 
     #[test]
     fn keeps_no_more_than_its_bound_and_hands_out_empty_write_buffers() {
-        let stock = BufferStock::new(2);
+        let stock = BufferPool::new(2);
         let mut used = stock.take_write();
         used.push(1);
         let (read, other) = (stock.take_read(), stock.take_write());
         stock.give_write(used);
         stock.give_read(read);
         stock.give_write(other);
-        assert_eq!(stock.kept(), (1, 1));
+        assert_eq!(stock.spare(), (1, 1));
         assert!(stock.take_write().is_empty());
         assert_eq!(stock.take_read().len(), READ_BUFFER);
-        assert_eq!(stock.kept(), (0, 0));
+        assert_eq!(stock.spare(), (0, 0));
     }
 
     #[test]
     fn a_plaintexts_memory_comes_back_with_the_last_message_in_it_and_shows_nothing_old() {
-        let stock = Arc::new(BufferStock::new(2));
+        let stock = Arc::new(BufferPool::new(2));
         let mut plaintext = stock.plaintext(60_000);
         plaintext.as_mut().fill(7);
         let mut frame = Bytes::from(plaintext);
         let message = frame.split_to(64);
         drop(frame);
-        assert_eq!(stock.kept(), (0, 0));
+        assert_eq!(stock.spare(), (0, 0));
         assert_eq!(message, [7; 64][..]);
         drop(message);
-        assert_eq!(stock.kept(), (0, 1));
+        assert_eq!(stock.spare(), (0, 1));
         assert_eq!(stock.plaintext(61_000).as_ref(), [0; 61_000]);
     }
 
     #[test]
     fn whoever_holds_a_buffer_for_long_gets_none_that_has_grown() {
-        let stock = Arc::new(BufferStock::new(8));
+        let stock = Arc::new(BufferPool::new(8));
         for _ in 0..2 {
             stock.give_write(Vec::with_capacity(LARGEST_KEPT));
         }
@@ -203,38 +203,38 @@ mod tests {
         assert_eq!(stock.take_write().capacity(), WRITE_BUFFER);
         // Batches do, and leave the others to those who need them.
         assert_eq!(stock.take_batch().capacity(), LARGEST_KEPT);
-        assert_eq!(stock.kept(), (0, 1));
+        assert_eq!(stock.spare(), (0, 1));
     }
 
     #[test]
     fn buffers_that_have_grown_take_no_room_from_those_that_serve_everybody() {
-        let stock = BufferStock::new(8);
+        let stock = BufferPool::new(8);
         for capacity in [LARGEST_KEPT, WRITE_BUFFER] {
             (0..6).for_each(|_| stock.give_write(Vec::with_capacity(capacity)));
-            assert_eq!(stock.kept(), (0, 4));
+            assert_eq!(stock.spare(), (0, 4));
         }
         assert_eq!(stock.lock().write.len(), 4);
         stock.give_write(Vec::with_capacity(LARGEST_KEPT));
-        assert_eq!((stock.kept(), stock.lock().write.len()), ((0, 4), 4));
+        assert_eq!((stock.spare(), stock.lock().write.len()), ((0, 4), 4));
     }
 
     #[test]
     fn no_more_are_kept_than_there_is_room_for_and_half_of_it_is_for_reading() {
-        for (most, reads, writes) in [(0, 0, 0), (1, 1, 0), (2, 1, 1), (7, 4, 3), (8, 4, 4)] {
-            let stock = BufferStock::new(most);
+        for (max, reads, writes) in [(0, 0, 0), (1, 1, 0), (2, 1, 1), (7, 4, 3), (8, 4, 4)] {
+            let stock = BufferPool::new(max);
             for _ in 0..10 {
                 stock.give_read(vec![0; READ_BUFFER].into());
                 stock.give_write(Vec::with_capacity(WRITE_BUFFER));
             }
-            assert_eq!(stock.kept(), (reads, writes));
+            assert_eq!(stock.spare(), (reads, writes));
         }
     }
 
     #[test]
     fn buffers_of_odd_sizes_are_not_kept() {
-        let stock = BufferStock::new(2);
+        let stock = BufferPool::new(2);
         stock.give_write(Vec::with_capacity(LARGEST_KEPT + 1));
         stock.give_write(vec![1, 2, 3]);
-        assert_eq!(stock.kept(), (0, 0));
+        assert_eq!(stock.spare(), (0, 0));
     }
 }

@@ -15,7 +15,7 @@ use crate::base::error::GoodbyeReason;
 use crate::base::suite::Suite;
 use crate::fuzzing;
 use crate::fuzzing::Format;
-use crate::proto::Role;
+use crate::proto::HandshakeRole;
 use crate::proto::native::frame;
 use crate::proto::native::frame::Split;
 use crate::proto::native::record::Record;
@@ -105,14 +105,16 @@ fn write_fuzz_seeds() {
     // A session of each suite: what each end wrote, and the plaintext of its frames.
     for (suite, name) in [(Suite::ChaChaPolyBlake2s, "chachapoly"), (Suite::AesGcmSha256, "aesgcm")]
     {
-        for (role, who) in [(Role::Initiator, "initiator"), (Role::Responder, "responder")] {
+        for (role, who) in
+            [(HandshakeRole::Initiator, "initiator"), (HandshakeRole::Responder, "responder")]
+        {
             let (stream, plaintexts) = written(suite, role);
             write("frame_decode", &format!("{name}-{who}"), &stream);
             write("frame_decode", &format!("{name}-{who}-cut"), &stream[..stream.len() / 2]);
             let records = plaintexts.concat();
             write("record_decode", &format!("{name}-{who}"), &records);
             // What one end wrote is what the other receives.
-            let mut input = vec![if role == Role::Initiator { 0xa1 } else { 0xa0 }];
+            let mut input = vec![if role == HandshakeRole::Initiator { 0xa1 } else { 0xa0 }];
             for plaintext in &plaintexts {
                 input.extend((plaintext.len() as u16).to_be_bytes());
                 input.extend(plaintext);
@@ -274,14 +276,14 @@ fn write_fuzz_seeds() {
 }
 
 /// What one end of a session writes from its first frame to its last, and the plaintext of each frame.
-fn written(suite: Suite, role: Role) -> (Vec<u8>, Vec<Vec<u8>>) {
+fn written(suite: Suite, role: HandshakeRole) -> (Vec<u8>, Vec<Vec<u8>>) {
     let mut pair = Pair::new(suite, |_| {});
     let (initiator, responder) = pair::transports(suite);
-    let mut other = if role == Role::Initiator { responder } else { initiator };
-    pair.side(Role::Responder).core.verdict(pair::accept());
+    let mut other = if role == HandshakeRole::Initiator { responder } else { initiator };
+    pair.side(HandshakeRole::Responder).core.verdict(pair::accept());
     let mut stream = Vec::new();
     for turn in 0..5 {
-        for from in [Role::Responder, Role::Initiator] {
+        for from in [HandshakeRole::Responder, HandshakeRole::Initiator] {
             let now = pair.now;
             let side = pair.side(from);
             match turn {

@@ -34,11 +34,11 @@ use crate::pool::latch::Latch;
 use crate::pool::obtain::{Found, Seat, Way};
 use crate::pool::outcome::Settled;
 use crate::pool::target::Target;
-use crate::proto::Role;
+use crate::proto::HandshakeRole;
 use crate::proto::backoff::Outcome;
 use crate::proto::native::connection::SessionCore;
 use crate::proto::slot::{Claim, View};
-use crate::session::{Fit, Lease, Share};
+use crate::session::{Availability, Lease, LeaseHandle};
 use crate::transport::native::{Established, Proposed};
 use crate::verify::pair::{params, transports};
 
@@ -119,7 +119,7 @@ fn claim(n: u64) -> Claim {
     Claim { instance: 9, stamp: n, heard: n }
 }
 
-fn established(role: Role) -> Established {
+fn established(role: HandshakeRole) -> Established {
     let (initiator, responder) = transports(Suite::default());
     let transport = if role == Role::Initiator { initiator } else { responder };
     Established {
@@ -145,7 +145,7 @@ fn begin(pool: &Inner, peer: PeerId) -> (Arc<Dial>, Arc<Latch<Settled>>, Place) 
 
 fn accept(pool: &Arc<Inner>, dial: &Arc<Dial>, claim: Claim) {
     let arrival = Arrival {
-        established: Box::new(established(Role::Initiator)),
+        established: Box::new(established(HandshakeRole::Initiator)),
         claim,
         address: None,
         observed: String::new(),
@@ -162,9 +162,9 @@ fn install(pool: &Arc<Inner>, peer: PeerId) -> Arc<crate::session::Session> {
     at_rest(pool, peer).unwrap().session().clone()
 }
 
-fn inbound(pool: &Arc<Inner>, peer: PeerId, claim: Claim) -> Result<Share, RejectReason> {
+fn inbound(pool: &Arc<Inner>, peer: PeerId, claim: Claim) -> Result<LeaseHandle, RejectReason> {
     let ticket = pool.admission.enter().ticket.unwrap();
-    let proposed = Proposed::modelled(established(Role::Responder), peer, claim);
+    let proposed = Proposed::modelled(established(HandshakeRole::Responder), peer, claim);
     let began = tokio::time::Instant::now();
     let judged = block_on(pool.judge(proposed, None, began, ticket, Runs::Task));
     judged.map(|accepted| accepted.core)
@@ -177,11 +177,11 @@ fn obtain(pool: &Arc<Inner>, peer: PeerId) -> Result<Lease, DialError> {
 }
 
 /// The session in the peer's slot, if any; a slot without one is vacant.
-fn at_rest(pool: &Inner, peer: PeerId) -> Option<Share> {
+fn at_rest(pool: &Inner, peer: PeerId) -> Option<LeaseHandle> {
     let held = pool.registry.read(&peer, |slot| {
         assert_eq!(slot.superseded().len(), 0, "a verdict came, and its dial is still listed");
         assert!(!matches!(slot.view(), View::Dialing { .. }), "a dial is over and in its slot");
-        slot.session().map(|held| Share::clone(&held.core))
+        slot.session().map(|held| LeaseHandle::clone(&held.core))
     })?;
     assert!(held.is_some(), "a vacant slot has an entry");
     held
@@ -211,16 +211,21 @@ fn commit_against_inbound(pool: &Arc<Inner>, larger: bool) {
     assert_eq!(committed, !dial.halt.is_aborted(), "aborted, or committed, not both");
     assert!(committed || accepted.is_ok(), "nobody has won");
     let stands = at_rest(pool, peer).expect("one of them stands");
-    assert_eq!(stands.session().fit(), Fit::Ready);
+    assert_eq!(stands.session().availability(), Availability::Ready);
     if !committed {
-        assert!(Share::ptr_eq(&stands, accepted.as_ref().unwrap()));
+        assert!(LeaseHandle::ptr_eq(&stands, accepted.as_ref().unwrap()));
     }
     match &accepted {
-        Ok(core) if !Share::ptr_eq(core, &stands) => assert_eq!(core.session().fit(), Fit::Retired),
+        Ok(core) if !LeaseHandle::ptr_eq(core, &stands) => {
+            assert_eq!(core.session().availability(), Availability::Retired)
+        }
         _ => {}
     }
-    let ours = Share::ptr_eq(&got, &stands);
-    assert!(ours || got.session().fit() == Fit::Retired, "the waiter has a session of its own");
+    let ours = LeaseHandle::ptr_eq(&got, &stands);
+    assert!(
+        ours || got.session().availability() == Availability::Retired,
+        "the waiter has a session of its own"
+    );
     let session = stands.session().clone();
     drop((outcome, got, stands, accepted));
     assert_eq!(session.leases_out(), 0, "a dial that is over is still a user of the session");
@@ -249,8 +254,8 @@ fn loom_a_parked_connection_takes_the_slot_of_a_lost_dial() {
         assert!(pool.reopen(&dial) || dial.outcome.settled().is_some());
         let got = block_on(outcome.wait()).expect("the inbound session is the waiter's");
         let core = accepted.join().unwrap().expect("nothing stood against it");
-        assert!(Share::ptr_eq(&got, &core));
-        assert!(Share::ptr_eq(&got, &at_rest(pool, peer).unwrap()));
+        assert!(LeaseHandle::ptr_eq(&got, &core));
+        assert!(LeaseHandle::ptr_eq(&got, &at_rest(pool, peer).unwrap()));
     });
 }
 
@@ -314,7 +319,7 @@ fn loom_close_against_install_against_get() {
         task.join().unwrap();
         assert_eq!(pool.registry.len(), 0, "something survived the sweep");
         if let Ok(core) = &first {
-            assert_eq!(core.session().fit(), Fit::Retired);
+            assert_eq!(core.session().availability(), Availability::Retired);
         }
         match second {
             Ok(lease) => assert!(lease.is_retired()),
@@ -340,8 +345,12 @@ fn loom_shutdown_against_install() {
         let outcome = block_on(outcome.wait());
         match (accepted.join().unwrap(), outcome) {
             (Ok(core), Ok(got)) => {
-                assert!(Share::ptr_eq(&core, &got));
-                assert_eq!(core.session().fit(), Fit::Retired, "it came before the sweep");
+                assert!(LeaseHandle::ptr_eq(&core, &got));
+                assert_eq!(
+                    core.session().availability(),
+                    Availability::Retired,
+                    "it came before the sweep"
+                );
             }
             (Err(RejectReason::Draining), Err(DialError::PoolClosed)) => {}
             // Swept with its dial, then refused: or the other way round, which must not be.
@@ -366,7 +375,7 @@ fn loom_evict_against_lease() {
         drop(again);
         let evicted = evicting.join().unwrap();
         assert_ne!(evicted, lease.is_some(), "evicted, or leased, never both");
-        assert_eq!(evicted, session.fit() == Fit::Retired);
+        assert_eq!(evicted, session.availability() == Availability::Retired);
         assert_eq!(at_rest(pool, peer).is_none(), evicted);
     });
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::base::error::{GoodbyeReason, ProtocolError};
 use crate::base::suite::Suite;
-use crate::proto::Role;
+use crate::proto::HandshakeRole;
 use crate::proto::native::batch::{MessageSource, Next, Plaintext, Sealed};
 use crate::proto::native::connection::{CoreParams, Event, SessionCore};
 use crate::proto::native::crypto::Transport;
@@ -28,7 +28,7 @@ impl MessageSource for VecDeque<Bytes> {
 }
 
 /// Parameters that a test may change before it uses them.
-pub(crate) fn params(role: Role) -> CoreParams {
+pub(crate) fn params(role: HandshakeRole) -> CoreParams {
     CoreParams {
         role,
         max_message: 1 << 20,
@@ -109,7 +109,10 @@ impl Pair {
             Side::new(transport, params)
         };
         Self {
-            sides: [side(initiator, Role::Initiator), side(responder, Role::Responder)],
+            sides: [
+                side(initiator, HandshakeRole::Initiator),
+                side(responder, HandshakeRole::Responder),
+            ],
             now: Instant::now(),
         }
     }
@@ -117,13 +120,13 @@ impl Pair {
     /// Both ends with the session accepted.
     pub(crate) fn accepted(suite: Suite, change: impl Fn(&mut CoreParams)) -> Self {
         let mut pair = Self::new(suite, change);
-        pair.side(Role::Responder).core.verdict(accept());
+        pair.side(HandshakeRole::Responder).core.verdict(accept());
         pair.settle().expect("an acceptance is in place");
-        pair.side(Role::Initiator).events.clear();
+        pair.side(HandshakeRole::Initiator).events.clear();
         pair
     }
 
-    pub(crate) fn side(&mut self, role: Role) -> &mut Side {
+    pub(crate) fn side(&mut self, role: HandshakeRole) -> &mut Side {
         &mut self.sides[index(role)]
     }
 
@@ -131,18 +134,22 @@ impl Pair {
         self.now += time;
     }
 
-    /// Lets one end seal up to about `most` bytes, which are then under way to the other.
-    pub(crate) fn write(&mut self, from: Role, most: usize) -> Result<Sealed, ProtocolError> {
+    /// Lets one end seal up to about `max` bytes, which are then under way to the other.
+    pub(crate) fn write(
+        &mut self,
+        from: HandshakeRole,
+        max: usize,
+    ) -> Result<Sealed, ProtocolError> {
         let (mut scratch, mut out) = (Vec::new(), Vec::new());
         let side = self.side(from);
-        let sealed = side.core.seal(&mut side.queue, &mut scratch, &mut out, most)?;
+        let sealed = side.core.seal(&mut side.queue, &mut scratch, &mut out, max)?;
         assert_eq!(sealed.bytes, out.len());
         self.side(other(from)).wire.extend(out);
         Ok(sealed)
     }
 
     /// Lets up to `bytes` bytes arrive at one end, and that end poll what they say.
-    pub(crate) fn read(&mut self, to: Role, bytes: usize) -> Result<(), ProtocolError> {
+    pub(crate) fn read(&mut self, to: HandshakeRole, bytes: usize) -> Result<(), ProtocolError> {
         let now = self.now;
         let side = self.side(to);
         let bytes = bytes.min(side.wire.len());
@@ -170,7 +177,7 @@ impl Pair {
     pub(crate) fn settle(&mut self) -> Result<(), ProtocolError> {
         loop {
             let mut written = 0;
-            for role in [Role::Initiator, Role::Responder] {
+            for role in [HandshakeRole::Initiator, HandshakeRole::Responder] {
                 self.read(role, usize::MAX)?;
                 written += self.write(role, usize::MAX)?.bytes;
             }
@@ -181,16 +188,16 @@ impl Pair {
     }
 }
 
-pub(crate) fn other(role: Role) -> Role {
+pub(crate) fn other(role: HandshakeRole) -> HandshakeRole {
     match role {
-        Role::Initiator => Role::Responder,
-        Role::Responder => Role::Initiator,
+        HandshakeRole::Initiator => HandshakeRole::Responder,
+        HandshakeRole::Responder => HandshakeRole::Initiator,
     }
 }
 
-fn index(role: Role) -> usize {
+fn index(role: HandshakeRole) -> usize {
     match role {
-        Role::Initiator => 0,
-        Role::Responder => 1,
+        HandshakeRole::Initiator => 0,
+        HandshakeRole::Responder => 1,
     }
 }

@@ -15,10 +15,12 @@ use crate::base::error::GoodbyeReason;
 use crate::base::id::PeerId;
 use crate::base::key::StaticKey;
 use crate::base::suite::Suite;
-use crate::proto::Role;
+use crate::proto::HandshakeRole;
 use crate::proto::native::connection::{CoreParams, Event, SessionCore};
 use crate::proto::native::frame::{self, Split};
-use crate::proto::native::handshake::{Finished, Initiator, Message2, Message3, Responder, Terms};
+use crate::proto::native::handshake::{
+    Finished, HandshakeParams, Initiator, Message2, Message3, Responder,
+};
 use crate::proto::native::record::Verdict;
 
 const MAX_MESSAGE: u32 = 1 << 20;
@@ -72,12 +74,12 @@ impl Entropy for Fixed {
     }
 }
 
-fn terms(page: &Page, who: &str) -> Terms {
+fn terms(page: &Page, who: &str) -> HandshakeParams {
     let ephemeral = page.key(&format!("{who} ephemeral secret"));
     let secret = page.key(&format!("{who} static secret"));
     let key = StaticKey::new(secret);
     assert_eq!(key.public(), page.bytes(&format!("{who} static public")));
-    Terms::new(
+    HandshakeParams::new(
         Suite::ChaChaPolyBlake2s,
         page.bytes("network id"),
         Arc::new(key),
@@ -118,7 +120,7 @@ fn shake_hands(page: &Page) -> (Finished, Finished) {
     (at_initiator, at_responder)
 }
 
-fn core(finished: Finished, role: Role, rekey_after_bytes: u64) -> SessionCore {
+fn core(finished: Finished, role: HandshakeRole, rekey_after_bytes: u64) -> SessionCore {
     let params = CoreParams {
         role,
         max_message: MAX_MESSAGE as usize,
@@ -153,8 +155,8 @@ fn the_worked_example_of_the_wire_page_is_what_we_speak() {
     let page = Page::read();
     let (at_initiator, at_responder) = shake_hands(&page);
     // The first two frames of the initiator are 64 bytes: the third ends with a rekey.
-    let mut initiator = core(at_initiator, Role::Initiator, 64);
-    let mut responder = core(at_responder, Role::Responder, 1 << 30);
+    let mut initiator = core(at_initiator, HandshakeRole::Initiator, 64);
+    let mut responder = core(at_responder, HandshakeRole::Responder, 1 << 30);
     let message = |text: &'static str| Event::Message(Bytes::from_static(text.as_bytes()));
 
     let verdict = Verdict::Accept {

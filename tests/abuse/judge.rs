@@ -8,10 +8,10 @@ use super::honest::{Dials, PEERS};
 use super::stranger::{Crowd, Kind, Tally, counted};
 
 /// Of the messages that are delivered without strangers.
-const LEAST_THROUGHPUT: f64 = 0.80;
+const MIN_THROUGHPUT: f64 = 0.80;
 
 /// Of the newcomers who come in without strangers.
-const LEAST_DIALS: f64 = 0.99;
+const MIN_DIALS: f64 = 0.99;
 
 /// One round.
 pub(crate) struct Round {
@@ -81,13 +81,13 @@ impl Variant {
     pub(crate) fn check(&self) {
         self.tally.check_silence();
         assert_eq!(counted(&self.stats), self.connections(), "{:?}", self.stats);
-        assert!(self.dials() >= LEAST_DIALS, "{}: honest dials fail", self.name);
+        assert!(self.dials() >= MIN_DIALS, "{}: honest dials fail", self.name);
         assert!(self.growth() <= self.bound, "{}: memory grows beyond its bound", self.name);
         for limit in [self.limits.pending_handshakes, self.limits.discarding] {
             assert!(limit.high_water <= limit.limit, "{}: {limit:?}", self.name);
         }
         let throughput = median(&self.ratios());
-        assert!(throughput >= LEAST_THROUGHPUT, "{}: honest peers are slowed", self.name);
+        assert!(throughput >= MIN_THROUGHPUT, "{}: honest peers are slowed", self.name);
     }
 
     /// Throughput with strangers as a part of that without, of each two rounds that are neighbours.
@@ -114,8 +114,8 @@ impl Variant {
 
     /// What the process took beyond its first round, which is a quiet one, in bytes.
     fn growth(&self) -> u64 {
-        let most = self.rounds.iter().map(|round| round.memory).max();
-        most.unwrap_or_default().saturating_sub(self.rounds[0].memory)
+        let max = self.rounds.iter().map(|round| round.memory).max();
+        max.unwrap_or_default().saturating_sub(self.rounds[0].memory)
     }
 
     /// Connections that were made to the pool.

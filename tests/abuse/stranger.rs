@@ -207,7 +207,7 @@ impl Crowd {
         let began = Instant::now();
         let last = match stay {
             Stay::ForTheRound => over,
-            Stay::UntilEnded(most) => over + most,
+            Stay::UntilEnded(max) => over + max,
         };
         let mut connected = 0;
         loop {

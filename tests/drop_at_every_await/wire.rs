@@ -94,8 +94,8 @@ impl AsyncWrite for ByByte {
         if !self.turn(1, cx) {
             return Poll::Pending;
         }
-        let most = if self.is_by_byte() { buf.len().min(1) } else { buf.len() };
-        let polled = Pin::new(&mut self.inner).poll_write(cx, &buf[..most]);
+        let max = if self.is_by_byte() { buf.len().min(1) } else { buf.len() };
+        let polled = Pin::new(&mut self.inner).poll_write(cx, &buf[..max]);
         if matches!(polled, Poll::Ready(Ok(1..))) {
             self.count();
         }

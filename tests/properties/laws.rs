@@ -121,10 +121,10 @@ fn limits_hold(seen: &Snapshot, model: &Model, shut: bool) {
     assert!(dials <= u64::from(setup.max_concurrent_dials), "limits: {dials} dials under way");
     let draining = count(|state| state != SessionState::Ready);
     assert!(shut || draining <= u64::from(setup.max_draining), "limits: {draining} sessions drain");
-    if let Some(most) = setup.max_leases {
+    if let Some(max) = setup.max_leases {
         for session in &seen.sessions {
             let out = session.leases as usize;
-            assert!(out <= usize::from(most), "limits: {out} leases of {session:?}");
+            assert!(out <= usize::from(max), "limits: {out} leases of {session:?}");
         }
     }
 }
@@ -140,8 +140,8 @@ fn no_more_leases_than_there_are(world: &World, model: &Model) {
         *exclusive |= grip.is_exclusive();
     }
     for ((_, session), (count, exclusive)) in out {
-        let most = model.setup.max_leases.map_or(usize::MAX, usize::from);
-        assert!(count <= most, "limits: {count} leases of {session} are out");
+        let max = model.setup.max_leases.map_or(usize::MAX, usize::from);
+        assert!(count <= max, "limits: {count} leases of {session} are out");
         assert!(!exclusive || count == 1, "exclusive: {count} leases of {session} are out");
     }
 }
@@ -194,8 +194,8 @@ fn sums_equal_counters(node: &Node, seen: &Snapshot, shut: bool) {
     // at least those that arrived, and at most those that were accepted and did not expire.
     let messages_out: u64 = seen.sessions.iter().map(|session| session.messages_out).sum();
     let of_closed = stats.messages_out - messages_out;
-    let most = reports.accepted - reports.expired;
-    assert!((reports.delivered..=most).contains(&of_closed), "sums: {of_closed} out of {most}");
+    let max = reports.accepted - reports.expired;
+    assert!((reports.delivered..=max).contains(&of_closed), "sums: {of_closed} out of {max}");
 
     let limits = seen.limits;
     let draining = seen.sessions.iter().filter(|session| session.state != SessionState::Ready);

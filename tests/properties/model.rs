@@ -21,7 +21,7 @@ pub(crate) const NAMES: usize = NODES + 1;
 /// The peer that is never there.
 pub(crate) const ABSENT: usize = NODES;
 /// The longest message that the pools take.
-pub(crate) const MOST_MESSAGE: u16 = 3000;
+pub(crate) const MAX_MESSAGE: u16 = 3000;
 
 /// What a story's steps may take together until it waits long: well below `max_idle`.
 const SHORT_SECONDS: u64 = 900;
@@ -179,8 +179,8 @@ impl Model {
         if self.out(node, session).any(|held| held.exclusive) {
             return 0;
         }
-        let most = self.setup.max_leases.map_or(usize::MAX, usize::from);
-        most - self.out(node, session).count()
+        let max = self.setup.max_leases.map_or(usize::MAX, usize::from);
+        max - self.out(node, session).count()
     }
 
     /// The known sessions of a pool, with their peers.
@@ -202,8 +202,8 @@ impl Model {
     // ---- what happens --------------------------------------------------------------------------
 
     fn room_is_free(&self, node: usize) -> bool {
-        let most = usize::from(self.setup.max_sessions);
-        most >= NAMES || (self.is_sure_of(node) && self.sessions_of(node).len() < most)
+        let max = usize::from(self.setup.max_sessions);
+        max >= NAMES || (self.is_sure_of(node) && self.sessions_of(node).len() < max)
     }
 
     /// How many inbound sessions a pool has; and whether that is not known, since both ends dialled.

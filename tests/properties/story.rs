@@ -10,7 +10,7 @@ use proptest::sample::select;
 use proptest::strategy::Union;
 use proptest_state_machine::ReferenceStateMachine;
 
-use super::model::{Denial, LeaseNo, Link, MOST_MESSAGE, Model, NAMES, NODES, Standing};
+use super::model::{Denial, LeaseNo, Link, MAX_MESSAGE, Model, NAMES, NODES, Standing};
 use super::net::{Fate, Plan};
 
 /// How all pools of a case are configured.
@@ -252,7 +252,7 @@ fn two() -> impl Strategy<Value = (usize, usize)> {
 }
 
 fn length() -> impl Strategy<Value = u16> {
-    prop_oneof![8 => 0..1500_u16, 1 => 1500..=MOST_MESSAGE, 1 => MOST_MESSAGE + 1..MOST_MESSAGE + 3]
+    prop_oneof![8 => 0..1500_u16, 1 => 1500..=MAX_MESSAGE, 1 => MAX_MESSAGE + 1..MAX_MESSAGE + 3]
 }
 
 /// The state machine from which stories are drawn.

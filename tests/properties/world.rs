@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::book::{Book, Header};
-use super::model::{LeaseNo, MOST_MESSAGE, NODES, Pair, SessionNo};
+use super::model::{LeaseNo, MAX_MESSAGE, NODES, Pair, SessionNo};
 use super::net::{IDENTITIES, Net, Port, name, who};
 use super::story::{Answer, Setup};
 
@@ -349,11 +349,11 @@ impl Node {
             .entropy(Seeded(Mutex::new(StdRng::seed_from_u64(number as u64))))
             .hasher_seed(1)
             .wall_clock(Still)
-            .max_message_size(MOST_MESSAGE.into())
+            .max_message_size(MAX_MESSAGE.into())
             .rekey_after_bytes(if setup.rekeys { 2000 } else { 1 << 30 })
             .max_sessions(setup.max_sessions.into())
             .max_inbound(setup.max_inbound.into())
-            .max_leases(setup.max_leases.and_then(|most| NonZeroU32::new(most.into())))
+            .max_leases(setup.max_leases.and_then(|max| NonZeroU32::new(max.into())))
             .when_full(if setup.waits { WhenFull::Wait } else { WhenFull::Fail })
             .max_concurrent_dials(setup.max_concurrent_dials.into())
             .max_queued_dials(setup.max_queued_dials.into())
@@ -365,18 +365,18 @@ impl Node {
             .retire_timeout(Duration::from_secs(20))
             .keepalive(Duration::from_secs(300))
             .stall_timeout(Duration::from_secs(150))
-            .backoff_first(Duration::from_secs(10))
-            .backoff_most(Duration::from_secs(30))
-            .refuse_most(Duration::from_secs(20))
+            .initial_backoff(Duration::from_secs(10))
+            .max_backoff(Duration::from_secs(30))
+            .max_refusal(Duration::from_secs(20))
             .event_capacity(1 << 12);
         let config = if setup.small_queues {
-            let most = usize::from(MOST_MESSAGE);
+            let max = usize::from(MAX_MESSAGE);
             config
                 .min_queue(2000)
-                .max_queue(2 * most)
-                .max_buffered_bytes(3 * most)
-                .max_undelivered(2 * most)
-                .inbox_bytes(3 * most)
+                .max_queue(2 * max)
+                .max_buffered_bytes(3 * max)
+                .max_undelivered(2 * max)
+                .inbox_bytes(3 * max)
         } else {
             config
         };

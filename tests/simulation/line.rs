@@ -105,9 +105,9 @@ impl AsyncRead for Line {
             ready!(lag.as_mut().poll(cx));
             self.lag = None;
         }
-        let most = if before_verdict { self.to_verdict } else { usize::MAX };
-        let most = most.min(buf.remaining());
-        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+        let max = if before_verdict { self.to_verdict } else { usize::MAX };
+        let max = max.min(buf.remaining());
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(max));
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
         let read = part.filled().len();
         if read > 0 && self.seat.flip.swap(false, Ordering::Relaxed) {

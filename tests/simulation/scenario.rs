@@ -108,9 +108,9 @@ impl Plan {
             .stall_timeout(ms(2_000))
             .drain_timeout(ms(3_000))
             .retire_timeout(ms(2_000))
-            .backoff_first(ms(200))
-            .backoff_most(ms(1_000))
-            .refuse_most(ms(1_000))
+            .initial_backoff(ms(200))
+            .max_backoff(ms(1_000))
+            .max_refusal(ms(1_000))
             .rekey_after_bytes(20_000)
             .max_message_size(200_000)
             .event_capacity(65_536)
@@ -219,8 +219,8 @@ impl World<'_> {
         }
     }
 
-    fn later(&mut self, most: u64, undo: Undo) {
-        let time = ms(self.random.random_range(50..=most));
+    fn later(&mut self, max: u64, undo: Undo) {
+        let time = ms(self.random.random_range(50..=max));
         self.undo.push((self.sim.elapsed() + time, undo));
     }
 
@@ -253,8 +253,8 @@ impl World<'_> {
                 self.later(1_000, Undo::Read(a));
             }
             64..68 => {
-                let most = ms(self.random.random_range(1..=200));
-                self.sim.set_link_max_message_latency(name(a), name(b), most);
+                let max = ms(self.random.random_range(1..=200));
+                self.sim.set_link_max_message_latency(name(a), name(b), max);
             }
             68..71 if !self.is_disrupted(a, b) => {
                 // Held so briefly that no timer runs out.

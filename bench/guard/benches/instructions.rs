@@ -26,10 +26,10 @@ const HANDSHAKE: u64 = 5_917_274;
 type Session = (End, End, Lease);
 
 fn recorded(instructions: u64) -> LibraryBenchmarkConfig {
-    let most = instructions + instructions / 20;
+    let max = instructions + instructions / 20;
     let mut callgrind = Callgrind::default();
     callgrind
-        .hard_limits([(EventKind::Ir, most)])
+        .hard_limits([(EventKind::Ir, max)])
         .format([CallgrindMetrics::None, EventKind::Ir.into()]);
     LibraryBenchmarkConfig::default().tool(callgrind).clone()
 }

@@ -25,7 +25,7 @@ struct Pair {
 pub fn run(settings: &Settings, report: &mut Report) {
     let runtime = runtime();
     let pair = runtime.block_on(Pair::new());
-    let (mut herds, mut errors, mut most, mut least) = (0_u64, 0, 0, u64::MAX);
+    let (mut herds, mut errors, mut max, mut min) = (0_u64, 0, 0, u64::MAX);
     let (mut used, mut used_by_limit) = (Vec::new(), Vec::new());
     let mut herd = |_| {
         let (before, began) = (pair.handshakes(), processor_time());
@@ -34,7 +34,7 @@ pub fn run(settings: &Settings, report: &mut Report) {
         let handshakes = pair.handshakes() - before;
         herds += 1;
         errors += failed;
-        (most, least) = (most.max(handshakes), least.min(handshakes));
+        (max, min) = (max.max(handshakes), min.min(handshakes));
         runtime.block_on(pair.part());
         time
     };
@@ -57,8 +57,8 @@ pub fn run(settings: &Settings, report: &mut Report) {
     report.target(
         "G4",
         vec![
-            Figure::at_most("handshakes, at most", most as f64, 1.0, None),
-            Figure::at_least("handshakes, at least", least as f64, 1.0, None),
+            Figure::at_most("handshakes, at most", max as f64, 1.0, None),
+            Figure::at_least("handshakes, at least", min as f64, 1.0, None),
             Figure::at_most("errors", errors as f64, 0.0, None),
             Figure::at_most("times the limit", results.ratio(OURS, LIMIT).median, 2.0, Some(1.3)),
             Figure::plain("times the limit's processor time", processor.median),

@@ -13,7 +13,7 @@ use super::stream::Input;
 use super::{Check, Lane, PREFIX, Peer, Receiver, Sender, crypto, other};
 
 /// Most bytes of a Noise message.
-const MOST: usize = 65_535;
+const MAX: usize = 65_535;
 
 const PATTERN: &str = "Noise_XK_25519_ChaChaPoly_BLAKE2s";
 
@@ -113,7 +113,7 @@ async fn shake(mut stream: TcpStream, mut state: HandshakeState) -> io::Result<F
 
 impl Sender for Frames {
     async fn send(&mut self, lane: &Lane, at: u64) -> io::Result<()> {
-        self.out.resize(PREFIX + MOST, 0);
+        self.out.resize(PREFIX + MAX, 0);
         let length =
             self.state.write_message(lane.body(at), &mut self.out[PREFIX..]).map_err(other)?;
         self.out[..PREFIX].copy_from_slice(&(length as u16).to_be_bytes());
@@ -127,7 +127,7 @@ impl Sender for Frames {
 
 impl Receiver for Frames {
     async fn receive(&mut self, check: &mut Check) -> io::Result<u64> {
-        self.plaintext.resize(MOST, 0);
+        self.plaintext.resize(MAX, 0);
         let mut count = 0;
         while count == 0 {
             self.input.read(&mut self.stream).await?;

@@ -95,7 +95,7 @@ impl Peer for Yamux {
             let stream = poll_fn(|cx| connection.poll_new_outbound(cx)).await.map_err(other)?;
             let mut stream = wrap(stream);
             // A stream exists for the other side with its first bytes; they tell which it is.
-            let hello = Lane::new(number as u32, super::LEAST_MESSAGE, 1);
+            let hello = Lane::new(number as u32, super::MIN_MESSAGE, 1);
             stream.send(&hello, 0).await?;
             all.push(stream);
         }
@@ -113,7 +113,7 @@ impl Peer for Yamux {
         let driver = drive(connection);
         // Streams come in the order in which they were opened.
         for (number, stream) in inbound.iter_mut().enumerate() {
-            let hello = Lane::new(number as u32, super::LEAST_MESSAGE, 1);
+            let hello = Lane::new(number as u32, super::MIN_MESSAGE, 1);
             stream.receive(&mut Check::new(&[hello])).await?;
         }
         Ok(Streams { all: inbound, _driver: driver })

@@ -13,7 +13,7 @@ use super::{Check, Lane, PREFIX, Peer, Receiver, Sender};
 
 const TAG: usize = 16;
 /// Most plaintext of a frame.
-const MOST: usize = 65_535 - TAG;
+const MAX: usize = 65_535 - TAG;
 /// Each connection lives in one process: a fixed key hides nothing and costs nothing.
 const KEY: [u8; 32] = [7; 32];
 
@@ -95,7 +95,7 @@ impl<C: Cipher> Peer for Limit<C> {
     type End = End<C>;
 
     async fn initiate(&self, stream: TcpStream) -> io::Result<End<C>> {
-        let mut out = Vec::with_capacity(PREFIX + MOST + TAG);
+        let mut out = Vec::with_capacity(PREFIX + MAX + TAG);
         out.extend_from_slice(&[0; PREFIX]);
         Ok(End { stream, cipher: C::new(), sent: 0, received: 0, out, input: Input::default() })
     }
@@ -115,7 +115,7 @@ fn nonce(counter: &mut u64) -> [u8; 12] {
 impl<C: Cipher> Sender for End<C> {
     async fn send(&mut self, lane: &Lane, at: u64) -> io::Result<()> {
         let message = lane.prefixed(at);
-        if self.out.len() + message.len() > PREFIX + MOST {
+        if self.out.len() + message.len() > PREFIX + MAX {
             self.finish().await?;
         }
         self.out.extend_from_slice(message);

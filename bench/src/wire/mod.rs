@@ -23,13 +23,13 @@ use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
 
 /// Bytes in front of each message: when it was sent in its lane, and its lane.
-pub const LEAST_MESSAGE: usize = 8 + 4;
+pub const MIN_MESSAGE: usize = 8 + 4;
 
 /// Bytes of a message's length where the wire does not tell it.
 pub const PREFIX: usize = 2;
 
 /// Bytes that all messages of a lane take at most: they stay in a cache, as fresh messages would be.
-const MOST_LANE: usize = 128 * 1024;
+const MAX_LANE: usize = 128 * 1024;
 
 /// An ordered sequence of messages of one length, repeated for ever.
 ///
@@ -52,11 +52,11 @@ impl Lane {
     /// If the size is too small for number and lane, or too large for the prefix.
     pub fn new(number: u32, size: usize, lanes: usize) -> Self {
         assert!(
-            (LEAST_MESSAGE..=usize::from(u16::MAX)).contains(&size),
+            (MIN_MESSAGE..=usize::from(u16::MAX)).contains(&size),
             "no message has {size} bytes"
         );
         // Not a power of two, so that no table of a peer's makes two messages meet by chance.
-        let count = (MOST_LANE / size / lanes).clamp(13, 4_093);
+        let count = (MAX_LANE / size / lanes).clamp(13, 4_093);
         let bodies: Vec<Bytes> = (0..count as u64).map(|at| body(number, at, size)).collect();
         let prefixed =
             bodies.iter().map(|body| [&(size as u16).to_be_bytes()[..], body].concat()).collect();

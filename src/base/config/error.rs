@@ -14,30 +14,30 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum ConfigError {
     /// A value is zero, too small or too large.
-    #[error("{field} is {value}: choose a value from {least} to {most}")]
+    #[error("{field} is {value}: choose a value from {min} to {max}")]
     OutOfRange {
         /// The field's name.
         field: &'static str,
         /// Its value.
         value: ConfigValue,
         /// The least that is allowed.
-        least: ConfigValue,
+        min: ConfigValue,
         /// The most that is allowed.
-        most: ConfigValue,
+        max: ConfigValue,
     },
     /// A field that holds bytes is too long.
-    #[error("{field} is {length} bytes long: shorten it to at most {most}")]
+    #[error("{field} is {length} bytes long: shorten it to at most {max}")]
     TooLong {
         /// The field's name.
         field: &'static str,
         /// Its length in bytes.
         length: usize,
         /// The greatest length in bytes.
-        most: usize,
+        max: usize,
     },
     /// A value is below what another field asks for.
     #[error(
-        "{field} is {value}, but {other} asks for at least {least}: raise {field} or lower {other}"
+        "{field} is {value}, but {other} asks for at least {min}: raise {field} or lower {other}"
     )]
     Contradiction {
         /// The field that is too small.
@@ -47,7 +47,7 @@ pub enum ConfigError {
         /// The field that asks for more.
         other: &'static str,
         /// The least that is allowed with it.
-        least: ConfigValue,
+        min: ConfigValue,
     },
     /// A pool was built outside a tokio runtime, where it cannot start its tasks.
     #[error("no tokio runtime: build the pool inside one")]

@@ -36,15 +36,15 @@ const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 const MANY: usize = 10_000_000;
 
 /// No queue is longer, in bytes: what a semaphore can count.
-const MOST_QUEUED: usize = tokio::sync::Semaphore::MAX_PERMITS;
+const MAX_QUEUED: usize = tokio::sync::Semaphore::MAX_PERMITS;
 
 /// What each queued or undelivered message costs besides its own bytes, in bytes: its handle, its
 /// deadline and its place in the queue. Without it, empty messages would be free and unbounded.
 pub(crate) const MESSAGE_OVERHEAD: usize = 64;
 /// Bytes of a network id: one length byte describes it in the prologue.
-const MOST_NETWORK_ID: usize = 255;
+const MAX_NETWORK_ID: usize = 255;
 /// Bytes of an application payload: with the fixed fields it must fit a handshake message.
-pub(crate) const MOST_APPLICATION_PAYLOAD: usize = 16 * KIB;
+pub(crate) const MAX_APPLICATION_PAYLOAD: usize = 16 * KIB;
 
 /// What a caller gets who meets a limit that may soon have room (leases of a session, sessions).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -307,14 +307,14 @@ options! {
     /// cannot block sends to those who do. Default 64 KiB: about sixty tunnel messages.
     min_queue: usize = 64 * KIB, in MESSAGE_OVERHEAD..=64 * MIB;
     /// Bytes that one session may queue in all. Default 4 MiB: a second of traffic at 32 Mbit/s.
-    max_queue: usize = 4 * MIB, in MESSAGE_OVERHEAD..=MOST_QUEUED;
+    max_queue: usize = 4 * MIB, in MESSAGE_OVERHEAD..=MAX_QUEUED;
     /// Bytes that all queues together may hold beyond each session's `min_queue`. Default 256 MiB.
-    max_buffered_bytes: usize = 256 * MIB, in MESSAGE_OVERHEAD..=MOST_QUEUED;
+    max_buffered_bytes: usize = 256 * MIB, in MESSAGE_OVERHEAD..=MAX_QUEUED;
     /// Bytes received on one session that the application has not taken yet; beyond, its socket is not
     /// read. Default 2 MiB: one message of the greatest size, and as much again while it is handled.
-    max_undelivered: usize = 2 * MIB, in MESSAGE_OVERHEAD..=MOST_QUEUED;
+    max_undelivered: usize = 2 * MIB, in MESSAGE_OVERHEAD..=MAX_QUEUED;
     /// Bytes that the whole inbox holds. Default 64 MiB: 32 peers may flood without a word to others.
-    inbox_bytes: usize = 64 * MIB, in MESSAGE_OVERHEAD..=MOST_QUEUED;
+    inbox_bytes: usize = 64 * MIB, in MESSAGE_OVERHEAD..=MAX_QUEUED;
     /// Large buffers kept for reuse. Default 64: more sessions than that are seldom busy at one moment,
     /// and together they take 8 MiB at most.
     max_retained_buffers: usize = 64, in 0..=65_536;
@@ -387,13 +387,13 @@ options! {
     // After a failure.
 
     /// Longest wait after a first failed dial. Default 1 s; doubled by each further failure.
-    backoff_first: Duration = SECOND, in MS..=HOUR;
+    initial_backoff: Duration = SECOND, in MS..=HOUR;
     /// Longest wait after any number of failures. Default 5 min.
-    backoff_most: Duration = 5 * MINUTE, in MS..=MONTH;
+    max_backoff: Duration = 5 * MINUTE, in MS..=MONTH;
     /// Peers whose failures are remembered. Default 4,096; the wait that ends first makes room.
     backoff_table: usize = 4_096, in 1..=MANY;
     /// Longest time that a peer's refusal is believed, whatever it asks for. Default 10 min.
-    refuse_most: Duration = 10 * MINUTE, in MS..=MONTH;
+    max_refusal: Duration = 10 * MINUTE, in MS..=MONTH;
 
     // Memory of the past.
 
@@ -442,8 +442,8 @@ impl Config {
     /// Checks every bound, once.
     pub(crate) fn validate(self) -> Result<Settings, ConfigError> {
         self.check_ranges()?;
-        at_most("network_id", self.network_id.len(), MOST_NETWORK_ID)?;
-        at_most("application_payload", self.application_payload.len(), MOST_APPLICATION_PAYLOAD)?;
+        at_most("network_id", self.network_id.len(), MAX_NETWORK_ID)?;
+        at_most("application_payload", self.application_payload.len(), MAX_APPLICATION_PAYLOAD)?;
 
         // One message of the greatest size must fit wherever messages wait, or it would wait for ever.
         let message = ("max_message_size", self.max_message_size + MESSAGE_OVERHEAD);
@@ -458,7 +458,7 @@ impl Config {
         let message1 = ("message1_timeout", self.message1_timeout);
         at_least("handshake_timeout", self.handshake_timeout, message1)?;
         at_least("stall_timeout", self.stall_timeout, ("keepalive", self.keepalive / 2))?;
-        at_least("backoff_most", self.backoff_most, ("backoff_first", self.backoff_first))?;
+        at_least("max_backoff", self.max_backoff, ("initial_backoff", self.initial_backoff))?;
         if let (Some(age), Some(idle)) = (self.max_age, self.max_idle) {
             at_least("max_age", age, ("max_idle", idle))?;
         }
@@ -482,9 +482,9 @@ struct Shown<'a, T>(&'a T);
 
 impl<T: fmt::Debug> fmt::Debug for Shown<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MOST_CHARACTERS: usize = 80;
+        const MAX_CHARACTERS: usize = 80;
         let text = format!("{:?}", self.0);
-        match text.char_indices().nth(MOST_CHARACTERS) {
+        match text.char_indices().nth(MAX_CHARACTERS) {
             Some((end, _)) => write!(f, "{}..", &text[..end]),
             None => f.write_str(&text),
         }
@@ -514,8 +514,8 @@ macro_rules! ranged {
                 Err(ConfigError::OutOfRange {
                     field,
                     value: (*self).into(),
-                    least: (*range.start()).into(),
-                    most: (*range.end()).into(),
+                    min: (*range.start()).into(),
+                    max: (*range.end()).into(),
                 })
             }
         }
@@ -540,23 +540,23 @@ impl<T: Ranged> Ranged for Option<T> {
 fn at_least<T: PartialOrd + Into<ConfigValue>>(
     field: &'static str,
     value: T,
-    (other, least): (&'static str, T),
+    (other, min): (&'static str, T),
 ) -> Result<(), ConfigError> {
-    if value >= least {
+    if value >= min {
         return Ok(());
     }
-    Err(ConfigError::Contradiction { field, value: value.into(), other, least: least.into() })
+    Err(ConfigError::Contradiction { field, value: value.into(), other, min: min.into() })
 }
 
 /// Refuses an application payload that does not fit a handshake message.
 pub(crate) fn check_application_payload(payload: &[u8]) -> Result<(), ConfigError> {
-    at_most("application_payload", payload.len(), MOST_APPLICATION_PAYLOAD)
+    at_most("application_payload", payload.len(), MAX_APPLICATION_PAYLOAD)
 }
 
 /// Refuses bytes that are too long.
-fn at_most(field: &'static str, length: usize, most: usize) -> Result<(), ConfigError> {
-    if length <= most {
+fn at_most(field: &'static str, length: usize, max: usize) -> Result<(), ConfigError> {
+    if length <= max {
         return Ok(());
     }
-    Err(ConfigError::TooLong { field, length, most })
+    Err(ConfigError::TooLong { field, length, max })
 }

@@ -33,10 +33,10 @@ const VERSION: u16 = 1;
 const HEADER: usize = MAGIC.len() + 2 + 8;
 
 /// A short name in this file.
-const MOST: usize = Snapshot::MAX_ENCODED_LEN;
+const MAX: usize = Snapshot::MAX_ENCODED_LEN;
 
-const FORM: Configuration<LittleEndian, Fixint, Limit<MOST>> =
-    bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit::<MOST>();
+const FORM: Configuration<LittleEndian, Fixint, Limit<MAX>> =
+    bincode::config::standard().with_little_endian().with_fixed_int_encoding().with_limit::<MAX>();
 
 impl Snapshot {
     /// The longest binary form, in bytes: 64 MiB, which holds about 250,000 sessions.
@@ -50,7 +50,7 @@ impl Snapshot {
     pub fn encode(&self) -> Result<Vec<u8>, SnapshotEncodeError> {
         let payload = bincode::serde::encode_to_vec(self, FORM).map_err(|_| SnapshotEncodeError)?;
         // Values that are written always have a form; what is left to fail is the length.
-        if payload.len() > MOST - HEADER {
+        if payload.len() > MAX - HEADER {
             return Err(SnapshotEncodeError);
         }
         let mut out = Vec::with_capacity(HEADER + payload.len());
@@ -71,8 +71,8 @@ impl Snapshot {
     ///
     /// [`SnapshotDecodeError`] says what is wrong with the input.
     pub fn decode(input: &[u8]) -> Result<Self, SnapshotDecodeError> {
-        if input.len() > MOST {
-            return Err(SnapshotDecodeError::TooLong { length: input.len(), most: MOST });
+        if input.len() > MAX {
+            return Err(SnapshotDecodeError::TooLong { length: input.len(), max: MAX });
         }
         let magic = &input[..input.len().min(MAGIC.len())];
         if magic != &MAGIC[..magic.len()] {
@@ -109,7 +109,7 @@ impl Snapshot {
 /// The snapshot is too large to be stored: its binary form would be longer than
 /// [`Snapshot::MAX_ENCODED_LEN`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the snapshot's binary form would be longer than {MOST} bytes")]
+#[error("the snapshot's binary form would be longer than {MAX} bytes")]
 pub struct SnapshotEncodeError;
 
 /// Why some bytes are not a snapshot.
@@ -117,12 +117,12 @@ pub struct SnapshotEncodeError;
 #[non_exhaustive]
 pub enum SnapshotDecodeError {
     /// More bytes than any snapshot has; nothing was read.
-    #[error("{length} bytes are too long for a snapshot, the most is {most}")]
+    #[error("{length} bytes are too long for a snapshot, the most is {max}")]
     TooLong {
         /// Their number.
         length: usize,
         /// The most that is read.
-        most: usize,
+        max: usize,
     },
     /// They do not begin as a snapshot does.
     #[error("not a snapshot: it does not begin with a snapshot's magic bytes")]

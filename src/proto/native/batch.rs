@@ -53,7 +53,7 @@ impl<'a> Plaintext<'a> {
     /// An empty frame that uses `scratch` as its memory and keeps `reserved` bytes free at its end.
     pub(crate) fn new(scratch: &'a mut Vec<u8>, reserved: usize) -> Self {
         scratch.clear();
-        Self { bytes: scratch, capacity: frame::MOST_PLAINTEXT - reserved }
+        Self { bytes: scratch, capacity: frame::MAX_PLAINTEXT - reserved }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -62,7 +62,7 @@ impl<'a> Plaintext<'a> {
 
     /// Makes the reserved bytes usable.
     pub(crate) fn release_reserved(&mut self) {
-        self.capacity = frame::MOST_PLAINTEXT;
+        self.capacity = frame::MAX_PLAINTEXT;
     }
 
     fn room(&self) -> usize {
@@ -109,10 +109,10 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Queues an answer. At most `most` answers wait; then the oldest gives way, so that a peer that
+    /// Queues an answer. At most `max` answers wait; then the oldest gives way, so that a peer that
     /// pings but does not read cannot make them pile up.
-    pub(crate) fn pong(&mut self, nonce: u64, most: usize) {
-        if self.pongs.len() >= most {
+    pub(crate) fn pong(&mut self, nonce: u64, max: usize) {
+        if self.pongs.len() >= max {
             self.pongs.pop_front();
         }
         self.pongs.push_back(nonce);
@@ -172,7 +172,7 @@ impl Outbox {
         &mut self,
         plaintext: &mut Plaintext<'_>,
         source: &mut dyn MessageSource,
-        most_message: usize,
+        max_message: usize,
     ) -> Result<Filled, ProtocolError> {
         let mut finished = 0;
         loop {
@@ -183,7 +183,7 @@ impl Outbox {
                 }
                 None => match source.next(plaintext) {
                     Next::Message(rest) => {
-                        if rest.len() > most_message || u32::try_from(rest.len()).is_err() {
+                        if rest.len() > max_message || u32::try_from(rest.len()).is_err() {
                             return Err(record::too_large(rest.len()));
                         }
                         Current { rest, begun: false }
@@ -196,7 +196,7 @@ impl Outbox {
                     Next::Empty => return Ok(Filled { finished, source_empty: true }),
                 },
             };
-            if !current.begun && current.rest.len() <= record::MOST_BODY {
+            if !current.begun && current.rest.len() <= record::MAX_BODY {
                 if plaintext.push(Record::Data(&current.rest)) {
                     finished += 1;
                     continue;

@@ -11,13 +11,13 @@ pub(crate) const PREFIX: usize = 2;
 /// Bytes that the AEAD adds.
 pub(crate) const TAG: usize = 16;
 /// Least ciphertext: a tag and one byte, since a frame holds at least one record.
-pub(crate) const LEAST_CIPHERTEXT: usize = TAG + 1;
+pub(crate) const MIN_CIPHERTEXT: usize = TAG + 1;
 /// Most ciphertext: what the length can say, and what one Noise message may be.
-pub(crate) const MOST_CIPHERTEXT: usize = u16::MAX as usize;
+pub(crate) const MAX_CIPHERTEXT: usize = u16::MAX as usize;
 /// Most plaintext in one frame.
-pub(crate) const MOST_PLAINTEXT: usize = MOST_CIPHERTEXT - TAG;
+pub(crate) const MAX_PLAINTEXT: usize = MAX_CIPHERTEXT - TAG;
 /// Most bytes of one frame on the stream.
-pub(crate) const MOST_FRAME: usize = PREFIX + MOST_CIPHERTEXT;
+pub(crate) const MAX_FRAME: usize = PREFIX + MAX_CIPHERTEXT;
 
 /// What lies at the front of some received bytes.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(crate) fn split(input: &[u8]) -> Result<Split<'_>, ProtocolError> {
         return Ok(Split::Partial { missing: PREFIX - input.len() });
     };
     let length = u16::from_be_bytes(*prefix);
-    if usize::from(length) < LEAST_CIPHERTEXT {
+    if usize::from(length) < MIN_CIPHERTEXT {
         return Err(ProtocolError::FrameLength(length));
     }
     match after.split_at_checked(usize::from(length)) {
@@ -55,13 +55,13 @@ pub(crate) fn split(input: &[u8]) -> Result<Split<'_>, ProtocolError> {
     }
 }
 
-/// Encrypts `plaintext` (1 to [`MOST_PLAINTEXT`] bytes) as one frame at the end of `out`.
+/// Encrypts `plaintext` (1 to [`MAX_PLAINTEXT`] bytes) as one frame at the end of `out`.
 pub(crate) fn seal(
     transport: &mut Transport,
     plaintext: &[u8],
     out: &mut Vec<u8>,
 ) -> Result<(), ProtocolError> {
-    debug_assert!((1..=MOST_PLAINTEXT).contains(&plaintext.len()));
+    debug_assert!((1..=MAX_PLAINTEXT).contains(&plaintext.len()));
     let length = plaintext.len() + TAG;
     out.extend_from_slice(&(length as u16).to_be_bytes());
     let begin = out.len();

@@ -41,7 +41,7 @@ use bytes::{Buf, BufMut, Bytes};
 use snow::{Builder, HandshakeState};
 
 use super::crypto::{self, TAG, Transport};
-use super::record::MOST_APPLICATION_PAYLOAD;
+use super::record::MAX_APPLICATION_PAYLOAD;
 use crate::base::environment::Entropy;
 use crate::base::error::{HandshakeError, ProtocolError};
 use crate::base::id::PeerId;
@@ -63,23 +63,23 @@ const PAYLOAD_3: usize = 1 + 8 + 8 + 4 + 2;
 /// The length of message 1 in bytes; there is no other.
 pub(crate) const MESSAGE_1: usize = KEY + PAYLOAD_1 + TAG;
 /// The least length of message 2 in bytes, and the one that we write.
-pub(crate) const LEAST_MESSAGE_2: usize = KEY + PAYLOAD_2 + TAG;
+pub(crate) const MIN_MESSAGE_2: usize = KEY + PAYLOAD_2 + TAG;
 /// The greatest length of message 2 in bytes.
-pub(crate) const MOST_MESSAGE_2: usize = LEAST_MESSAGE_2 + GROWTH;
+pub(crate) const MAX_MESSAGE_2: usize = MIN_MESSAGE_2 + GROWTH;
 /// The least length of message 3 in bytes.
-pub(crate) const LEAST_MESSAGE_3: usize = KEY + TAG + PAYLOAD_3 + TAG;
+pub(crate) const MIN_MESSAGE_3: usize = KEY + TAG + PAYLOAD_3 + TAG;
 /// The greatest length of message 3 in bytes.
-pub(crate) const MOST_MESSAGE_3: usize = LEAST_MESSAGE_3 + MOST_APPLICATION_PAYLOAD + GROWTH;
+pub(crate) const MAX_MESSAGE_3: usize = MIN_MESSAGE_3 + MAX_APPLICATION_PAYLOAD + GROWTH;
 
 /// What all handshakes of one pool have in common.
-pub(crate) struct Terms {
+pub(crate) struct HandshakeParams {
     suite: Suite,
     prologue: Vec<u8>,
     key: Arc<StaticKey>,
     entropy: Arc<dyn Entropy>,
 }
 
-impl Terms {
+impl HandshakeParams {
     /// `network_id` has at most 255 bytes, which the configuration has checked.
     pub(crate) fn new(
         suite: Suite,
@@ -157,23 +157,23 @@ impl Initiator {
     /// [`HandshakeError::OwnIdentity`]; [`HandshakeError::NonCanonicalKey`] if the peer's key is of
     /// low order, so that nobody can hold it.
     pub(crate) fn start(
-        terms: &Terms,
+        terms: &HandshakeParams,
         peer: &PeerId,
         time: u32,
     ) -> Result<(Self, [u8; MESSAGE_1]), HandshakeError> {
         if *peer == terms.own_id() {
             return Err(HandshakeError::OwnIdentity);
         }
-        let mut state = terms.begin(Some(peer)).map_err(ours)?;
+        let mut state = terms.begin(Some(peer)).map_err(local_error)?;
         let mut message = [0; MESSAGE_1];
         let written =
             state.write_message(&time.to_be_bytes(), &mut message).map_err(
                 |error| match error {
                     snow::Error::Dh => HandshakeError::NonCanonicalKey,
-                    other => ours(other),
+                    other => local_error(other),
                 },
             )?;
-        whole(written, MESSAGE_1)?;
+        check_written(written, MESSAGE_1)?;
         Ok((Self(state), message))
     }
 
@@ -185,7 +185,7 @@ impl Initiator {
         mut self,
         message: &[u8],
     ) -> Result<(Answered, Message2), HandshakeError> {
-        length(2, message, LEAST_MESSAGE_2, MOST_MESSAGE_2)?;
+        length(2, message, MIN_MESSAGE_2, MAX_MESSAGE_2)?;
         let mut payload = [0; PAYLOAD_2 + GROWTH];
         let read = self
             .0
@@ -217,10 +217,10 @@ impl Answered {
     ) -> Result<(Finished, Vec<u8>), HandshakeError> {
         let malformed = HandshakeError::Payload { message: 3 };
         let payload = encode_message3(hello).ok_or(malformed)?;
-        let most = KEY + TAG + payload.len() + TAG;
-        let mut message = vec![0; room + most];
-        let written = self.0.write_message(&payload, &mut message[room..]).map_err(ours)?;
-        whole(written, most)?;
+        let max = KEY + TAG + payload.len() + TAG;
+        let mut message = vec![0; room + max];
+        let written = self.0.write_message(&payload, &mut message[room..]).map_err(local_error)?;
+        check_written(written, max)?;
         Ok((finish(self.0)?, message))
     }
 }
@@ -240,7 +240,7 @@ impl Responder {
     /// [`HandshakeError::Length`], [`HandshakeError::Verify`], [`HandshakeError::Skewed`],
     /// [`HandshakeError::Replayed`]. None of them may be answered.
     pub(crate) fn read_message1(
-        terms: &Terms,
+        terms: &HandshakeParams,
         message: &[u8],
         time: u32,
         max_clock_skew: Duration,
@@ -249,7 +249,7 @@ impl Responder {
         length(1, message, MESSAGE_1, MESSAGE_1)?;
         let unverified = HandshakeError::Verify { message: 1 };
         let ephemeral = *message.first_chunk().ok_or(unverified.clone())?;
-        let mut state = terms.begin(None).map_err(ours)?;
+        let mut state = terms.begin(None).map_err(local_error)?;
         let mut payload = [0; PAYLOAD_1];
         state.read_message(message, &mut payload).map_err(|_| unverified)?;
         let skew_seconds = clock_offset(u32::from_be_bytes(payload), time);
@@ -274,11 +274,11 @@ impl Responder {
     pub(crate) fn write_message2(
         mut self,
         hello: &Message2,
-    ) -> Result<(AwaitsMessage3, [u8; LEAST_MESSAGE_2]), HandshakeError> {
-        let mut message = [0; LEAST_MESSAGE_2];
+    ) -> Result<(AwaitsMessage3, [u8; MIN_MESSAGE_2]), HandshakeError> {
+        let mut message = [0; MIN_MESSAGE_2];
         let written =
-            self.state.write_message(&encode_message2(hello), &mut message).map_err(ours)?;
-        whole(written, LEAST_MESSAGE_2)?;
+            self.state.write_message(&encode_message2(hello), &mut message).map_err(local_error)?;
+        check_written(written, MIN_MESSAGE_2)?;
         let next = AwaitsMessage3 { state: self.state, own: self.own };
         Ok((next, message))
     }
@@ -300,7 +300,7 @@ impl AwaitsMessage3 {
         mut self,
         message: &[u8],
     ) -> Result<(Finished, PeerId, Message3), HandshakeError> {
-        length(3, message, LEAST_MESSAGE_3, MOST_MESSAGE_3)?;
+        length(3, message, MIN_MESSAGE_3, MAX_MESSAGE_3)?;
         let mut payload = vec![0; message.len() - (KEY + TAG) - TAG];
         let read = self.state.read_message(message, &mut payload).map_err(|error| match error {
             // The static key has verified by then; its product with our ephemeral key is zero.
@@ -344,12 +344,12 @@ fn decode_message2(mut payload: &[u8]) -> Option<Message2> {
         time: payload.try_get_u32().ok()?,
         max_message: payload.try_get_u32().ok()?,
     };
-    (may_follow(minor, payload.len()) && hello.max_message != 0).then_some(hello)
+    (allows_trailing(minor, payload.len()) && hello.max_message != 0).then_some(hello)
 }
 
 fn encode_message3(hello: &Message3) -> Option<Vec<u8>> {
     let length = hello.application_payload.len();
-    if length > MOST_APPLICATION_PAYLOAD {
+    if length > MAX_APPLICATION_PAYLOAD {
         return None;
     }
     let mut payload = Vec::with_capacity(PAYLOAD_3 + length);
@@ -368,11 +368,11 @@ fn decode_message3(mut payload: Bytes) -> Option<Message3> {
     let stamp = payload.try_get_u64().ok()?;
     let max_message = payload.try_get_u32().ok()?;
     let length = usize::from(payload.try_get_u16().ok()?);
-    if length > MOST_APPLICATION_PAYLOAD || length > payload.len() {
+    if length > MAX_APPLICATION_PAYLOAD || length > payload.len() {
         return None;
     }
     let application_payload = payload.split_to(length);
-    (may_follow(minor, payload.len()) && max_message != 0).then_some(Message3 {
+    (allows_trailing(minor, payload.len()) && max_message != 0).then_some(Message3 {
         instance,
         stamp,
         max_message,
@@ -381,12 +381,12 @@ fn decode_message3(mut payload: Bytes) -> Option<Message3> {
 }
 
 /// Whether `rest` unknown bytes may follow in a payload of version `minor`.
-fn may_follow(minor: u8, rest: usize) -> bool {
+fn allows_trailing(minor: u8, rest: usize) -> bool {
     if minor > MINOR { rest <= GROWTH } else { rest == 0 }
 }
 
-fn length(number: u8, message: &[u8], least: usize, most: usize) -> Result<(), HandshakeError> {
-    if (least..=most).contains(&message.len()) {
+fn length(number: u8, message: &[u8], min: usize, max: usize) -> Result<(), HandshakeError> {
+    if (min..=max).contains(&message.len()) {
         return Ok(());
     }
     Err(HandshakeError::Length {
@@ -396,12 +396,12 @@ fn length(number: u8, message: &[u8], least: usize, most: usize) -> Result<(), H
 }
 
 /// A cipher that failed reports a wrong length, for want of an error in snow's trait.
-fn whole(written: usize, expected: usize) -> Result<(), HandshakeError> {
+fn check_written(written: usize, expected: usize) -> Result<(), HandshakeError> {
     if written == expected { Ok(()) } else { Err(ProtocolError::Cipher.into()) }
 }
 
 /// What snow reports of our own doing: no peer can cause it.
-fn ours(_: snow::Error) -> HandshakeError {
+fn local_error(_: snow::Error) -> HandshakeError {
     ProtocolError::Cipher.into()
 }
 
@@ -414,7 +414,7 @@ fn hash(state: &HandshakeState) -> [u8; KEY] {
 
 fn finish(state: Box<HandshakeState>) -> Result<Finished, HandshakeError> {
     let handshake_hash = hash(&state);
-    let transport = state.into_transport_mode().map_err(ours)?;
+    let transport = state.into_transport_mode().map_err(local_error)?;
     Ok(Finished { transport: Transport::new(transport), handshake_hash })
 }
 

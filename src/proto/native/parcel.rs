@@ -1,4 +1,4 @@
-//! Parcels: received messages that go on together.
+//! ReceiveQueue: received messages that go on together.
 //!
 //! Owns how messages that came in one frame are told apart again. They stay where they were opened
 //! until somebody takes them, so that a thousand little ones cost those in between no more than one.
@@ -10,7 +10,7 @@ use super::record::HEADER;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Parcel {
+pub(crate) enum MessageBatch {
     /// One message.
     Message(Bytes),
     /// A frame's records: messages, and nothing else.
@@ -22,7 +22,7 @@ pub(crate) enum Parcel {
     },
 }
 
-impl Parcel {
+impl MessageBatch {
     /// How many messages there are.
     pub(crate) fn messages(&self) -> usize {
         match self {

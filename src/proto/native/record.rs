@@ -16,9 +16,9 @@ pub(crate) const HEADER: usize = 3;
 /// Bytes in front of a fragment's part of the message: the header and `remaining`.
 pub(crate) const FRAGMENT_HEADER: usize = HEADER + 4;
 /// Most bytes of a body; also the largest message that goes unfragmented.
-pub(crate) const MOST_BODY: usize = frame::MOST_PLAINTEXT - HEADER;
+pub(crate) const MAX_BODY: usize = frame::MAX_PLAINTEXT - HEADER;
 /// Most bytes of an application payload, in a verdict as in handshake message 3.
-pub(crate) const MOST_APPLICATION_PAYLOAD: usize = 16 * 1024;
+pub(crate) const MAX_APPLICATION_PAYLOAD: usize = 16 * 1024;
 
 pub(crate) const DATA: u8 = 0x01;
 pub(crate) const FRAGMENT: u8 = 0x02;
@@ -119,7 +119,7 @@ impl<'a> Record<'a> {
         Ok((record, HEADER + length))
     }
 
-    /// Appends the record to `out`. Bodies are at most [`MOST_BODY`] bytes.
+    /// Appends the record to `out`. Bodies are at most [`MAX_BODY`] bytes.
     #[inline]
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         match *self {
@@ -183,7 +183,7 @@ pub(crate) enum Verdict {
         stamp: u64,
         /// The initiator's address as the responder saw it; may be empty. At most 255 bytes.
         observed: String,
-        /// The responder's application payload, at most [`MOST_APPLICATION_PAYLOAD`] bytes.
+        /// The responder's application payload, at most [`MAX_APPLICATION_PAYLOAD`] bytes.
         payload: Bytes,
     },
     /// The session ends here.
@@ -210,7 +210,7 @@ impl Verdict {
                 let (stamp, rest) = rest.split_first_chunk().ok_or(form)?;
                 let (&length, rest) = rest.split_first().ok_or(form)?;
                 let (observed, payload) = rest.split_at_checked(usize::from(length)).ok_or(form)?;
-                if payload.len() > MOST_APPLICATION_PAYLOAD {
+                if payload.len() > MAX_APPLICATION_PAYLOAD {
                     return Err(too_large(payload.len()));
                 }
                 Ok(Self::Accept {
@@ -245,7 +245,7 @@ impl Verdict {
             Self::Accept { stamp, observed, payload } => {
                 let length =
                     u8::try_from(observed.len()).map_err(|_| ProtocolError::RecordForm(VERDICT))?;
-                if payload.len() > MOST_APPLICATION_PAYLOAD {
+                if payload.len() > MAX_APPLICATION_PAYLOAD {
                     return Err(too_large(payload.len()));
                 }
                 let mut body = Vec::with_capacity(10 + observed.len() + payload.len());
@@ -278,7 +278,7 @@ fn number(body: &[u8]) -> Option<u64> {
 }
 
 fn header(out: &mut Vec<u8>, kind: u8, length: usize) {
-    debug_assert!(length <= MOST_BODY);
+    debug_assert!(length <= MAX_BODY);
     let [high, low] = (length as u16).to_be_bytes();
     out.extend_from_slice(&[kind, high, low]);
 }

@@ -19,17 +19,17 @@ pub(crate) struct ReplayCache {
     seen: BTreeSet<[u8; KEY]>,
     /// In the order of arrival, oldest first. Holds exactly the keys of `seen`.
     arrivals: VecDeque<(Instant, [u8; KEY])>,
-    most: usize,
+    max: usize,
     life: Duration,
 }
 
 impl ReplayCache {
-    /// A cache of at most `most` keys, which uses memory only as they come.
-    pub(crate) fn new(most: usize, max_clock_skew: Duration) -> Self {
+    /// A cache of at most `max` keys, which uses memory only as they come.
+    pub(crate) fn new(max: usize, max_clock_skew: Duration) -> Self {
         Self {
             seen: BTreeSet::new(),
             arrivals: VecDeque::new(),
-            most,
+            max,
             // The clock check rounds to whole seconds, which widens its window by one.
             life: max_clock_skew * 2 + Duration::from_secs(1),
         }
@@ -49,7 +49,7 @@ impl ReplayCache {
             return false;
         }
         self.arrivals.push_back((now, ephemeral));
-        if self.arrivals.len() > self.most
+        if self.arrivals.len() > self.max
             && let Some((_, oldest)) = self.arrivals.pop_front()
         {
             self.seen.remove(&oldest);

@@ -76,9 +76,9 @@ impl KeyOrder {
 ///
 /// The rows are those of the first table of the simultaneous-open rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Judgement {
+pub(crate) enum InboundDecision {
     /// Accept it; the row says what it displaces.
-    Accept(InboundRow),
+    Accept(InboundCase),
     /// Send nothing until our committed dial is decided, then judge it again.
     Park,
     /// Refuse it: a session that is at least as new exists.
@@ -87,7 +87,7 @@ pub(crate) enum Judgement {
 
 /// Why an inbound connection is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum InboundRow {
+pub(crate) enum InboundCase {
     /// Nothing stood in the slot.
     Vacant,
     /// Our dial was open: it is aborted.
@@ -104,14 +104,14 @@ pub(crate) enum InboundRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Acceptance {
     /// Pool the session; the row says what it displaces.
-    Adopt(AcceptRow),
+    Adopt(AcceptCase),
     /// The session is not wanted, but the peer may have sent on it: drain it, never cut it.
-    Drain(DrainRow),
+    Drain(DrainCase),
 }
 
 /// Why an accepted dial becomes the peer's session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum AcceptRow {
+pub(crate) enum AcceptCase {
     /// The dial holds the slot: the ordinary case.
     Current,
     /// It was superseded, and the slot is vacant by now.
@@ -126,7 +126,7 @@ pub(crate) enum AcceptRow {
 
 /// Why an accepted dial is drained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum DrainRow {
+pub(crate) enum DrainCase {
     /// The application disconnected the peer, or the pool drains.
     Cancelled,
     /// It was superseded, and the session that we hold is at least as new.
@@ -355,21 +355,21 @@ impl<D: Clone, S> Slot<D, S> {
     ///
     /// `parked` says that the connection was parked before: then a refusal names the simultaneous
     /// dial that won.
-    pub(crate) fn judge(&self, claim: &Claim, order: KeyOrder, parked: bool) -> Judgement {
+    pub(crate) fn judge(&self, claim: &Claim, order: KeyOrder, parked: bool) -> InboundDecision {
         match &self.state {
-            State::Vacant => Judgement::Accept(InboundRow::Vacant),
+            State::Vacant => InboundDecision::Accept(InboundCase::Vacant),
             State::Dialing(Dialing { phase: Phase::Open, .. }) => {
-                Judgement::Accept(InboundRow::AbortsDial)
+                InboundDecision::Accept(InboundCase::AbortsDial)
             }
             State::Dialing(Dialing { phase: Phase::Committed, .. }) => match order {
-                KeyOrder::PeerLarger => Judgement::Accept(InboundRow::SupersedesDial),
-                KeyOrder::PeerSmaller => Judgement::Park,
+                KeyOrder::PeerLarger => InboundDecision::Accept(InboundCase::SupersedesDial),
+                KeyOrder::PeerSmaller => InboundDecision::Park,
             },
             State::Ready(held) if claim.supersedes(&held.claim) => {
-                Judgement::Accept(InboundRow::RetiresSession)
+                InboundDecision::Accept(InboundCase::RetiresSession)
             }
-            State::Ready(_) if parked => Judgement::Reject(RejectReason::Simultaneous),
-            State::Ready(_) => Judgement::Reject(RejectReason::Duplicate),
+            State::Ready(_) if parked => InboundDecision::Reject(RejectReason::Simultaneous),
+            State::Ready(_) => InboundDecision::Reject(RejectReason::Duplicate),
         }
     }
 
@@ -391,24 +391,24 @@ impl<D: Clone, S> Slot<D, S> {
         if let State::Dialing(d) = &self.state
             && d.attempt == attempt
         {
-            return Acceptance::Adopt(AcceptRow::Current);
+            return Acceptance::Adopt(AcceptCase::Current);
         }
         match self.superseded.iter().find(|s| s.attempt == attempt) {
             None | Some(Superseded { cancelled: true, .. }) => {
-                Acceptance::Drain(DrainRow::Cancelled)
+                Acceptance::Drain(DrainCase::Cancelled)
             }
             Some(_) => match &self.state {
-                State::Vacant => Acceptance::Adopt(AcceptRow::LateVacant),
+                State::Vacant => Acceptance::Adopt(AcceptCase::LateVacant),
                 State::Dialing(Dialing { phase: Phase::Open, .. }) => {
-                    Acceptance::Adopt(AcceptRow::LateAbortsDial)
+                    Acceptance::Adopt(AcceptCase::LateAbortsDial)
                 }
                 State::Dialing(Dialing { phase: Phase::Committed, .. }) => {
-                    Acceptance::Adopt(AcceptRow::LateSupersedesDial)
+                    Acceptance::Adopt(AcceptCase::LateSupersedesDial)
                 }
                 State::Ready(held) if claim.supersedes(&held.claim) => {
-                    Acceptance::Adopt(AcceptRow::LateRetiresSession)
+                    Acceptance::Adopt(AcceptCase::LateRetiresSession)
                 }
-                State::Ready(_) => Acceptance::Drain(DrainRow::Stale),
+                State::Ready(_) => Acceptance::Drain(DrainCase::Stale),
             },
         }
     }

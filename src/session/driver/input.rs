@@ -10,9 +10,9 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::super::stock::{BufferStock, READ_BUFFER};
+use super::super::stock::{BufferPool, READ_BUFFER};
 use crate::base::io::BoxedStream;
-use crate::proto::native::frame::MOST_FRAME;
+use crate::proto::native::frame::MAX_FRAME;
 
 /// See the module.
 pub(super) enum Input {
@@ -44,15 +44,15 @@ impl Input {
     /// Less than a frame may be there, or there is no room for the rest of it.
     pub(super) fn poll_read(
         &mut self,
-        stock: &BufferStock,
+        stock: &BufferPool,
         stream: &mut BoxedStream,
         cx: &mut Context<'_>,
     ) -> Poll<std::io::Result<usize>> {
-        debug_assert!(self.bytes().len() < MOST_FRAME);
+        debug_assert!(self.bytes().len() < MAX_FRAME);
         let mut fresh = None;
         let (buffer, begin, end) = match self {
             Self::Lent { buffer, begin, end } => {
-                if begin == end || buffer.len() - (*end as usize) < MOST_FRAME {
+                if begin == end || buffer.len() - (*end as usize) < MAX_FRAME {
                     buffer.copy_within(*begin as usize..*end as usize, 0);
                     (*begin, *end) = (0, *end - *begin);
                 }
@@ -81,7 +81,7 @@ impl Input {
     }
 
     /// Keeps no more memory than is called for, until the next turn.
-    pub(super) fn rest(&mut self, stock: &BufferStock) {
+    pub(super) fn rest(&mut self, stock: &BufferPool) {
         let Self::Lent { begin, end, .. } = self else { return };
         if (*end - *begin) as usize >= READ_BUFFER / 4 {
             return;
@@ -102,8 +102,8 @@ mod tests {
     use super::*;
 
     /// An input that has read `count` bytes at once, and its stock.
-    async fn having_read(count: usize) -> (Input, BufferStock) {
-        let stock = BufferStock::new(4);
+    async fn having_read(count: usize) -> (Input, BufferPool) {
+        let stock = BufferPool::new(4);
         let (near, mut far) = duplex(READ_BUFFER);
         far.write_all(&vec![7; count]).await.unwrap();
         let mut stream: BoxedStream = Box::new(near);
@@ -119,7 +119,7 @@ mod tests {
     async fn the_beginning_of_a_frame_keeps_no_large_buffer() {
         let (mut input, stock) = having_read(100).await;
         input.rest(&stock);
-        assert_eq!(stock.kept().0, 1);
+        assert_eq!(stock.spare().0, 1);
         assert!(matches!(&input, Input::Held(bytes) if bytes.capacity() == 100));
         assert_eq!(input.bytes(), [7; 100]);
     }
@@ -131,6 +131,6 @@ mod tests {
         assert!(matches!(input, Input::Lent { .. }));
         input.take(1);
         input.rest(&stock);
-        assert_eq!((input.bytes().len(), stock.kept().0), (READ_BUFFER / 4 - 1, 1));
+        assert_eq!((input.bytes().len(), stock.spare().0), (READ_BUFFER / 4 - 1, 1));
     }
 }

@@ -29,11 +29,11 @@ use crate::base::timer::Timer;
 use crate::proto::native::connection::SessionCore;
 use crate::proto::native::record::Verdict;
 
-use super::control::{LEASES, ORDERS, PROBE, ROOM};
-use super::inbox::Urgency;
-use super::line::Line;
-use super::parcels::Parcels;
-use super::queue::Credit;
+use super::control::{CAPACITY, COMMAND, LEASES, PROBE};
+use super::inbox::Priority;
+use super::line::SendBuffer;
+use super::parcels::ReceiveQueue;
+use super::queue::Reserved;
 use super::{Host, Session};
 use input::Input;
 
@@ -50,7 +50,7 @@ pub(crate) struct Driver {
     /// Received bytes that are not opened: the beginning of a frame, or while paused some frames.
     input: Input,
     /// Messages that found no room.
-    pending: Parcels,
+    pending: ReceiveQueue,
     /// Since when the socket is not read for lack of room, and when the next keep-alive is due.
     paused: Option<Paused>,
     /// There may be whole frames in `input`.
@@ -64,9 +64,9 @@ pub(crate) struct Driver {
     delivered: Option<u64>,
 
     /// Accepted messages that were taken out of the queue.
-    taken: Line,
+    taken: SendBuffer,
     /// What the last message taken had cost, while it is not sealed whole.
-    current: Option<Credit>,
+    current: Option<Reserved>,
     /// Messages given to the core since the session began.
     begun: u64,
     out: Vec<u8>,
@@ -98,7 +98,7 @@ struct Paused {
 /// What a batch that is being written will have done.
 #[derive(Clone, Copy, Debug, Default)]
 struct Batch {
-    credit: Credit,
+    reserved: Reserved,
     messages: u64,
     expired: u64,
 }
@@ -120,7 +120,7 @@ struct Drain {
     peers_reason: Option<crate::base::error::GoodbyeReason>,
 }
 
-/// Parcels for which an idle session keeps memory (640 B).
+/// ReceiveQueue for which an idle session keeps memory (640 B).
 const LARGE_IDLE: usize = 16;
 
 /// Rounds of reading and writing in one poll, before other tasks have their turn.
@@ -149,7 +149,7 @@ impl Driver {
             span,
             timer: Timer::default(),
             input: Input::Held(leftover),
-            pending: Parcels::default(),
+            pending: ReceiveQueue::default(),
             paused: None,
             unopened: true,
             pong: None,
@@ -157,7 +157,7 @@ impl Driver {
             peer_drained: false,
             end_of_stream: false,
             delivered: None,
-            taken: Line::default(),
+            taken: SendBuffer::default(),
             current: None,
             begun: 0,
             out: Vec::new(),
@@ -215,17 +215,17 @@ impl Driver {
 
     /// Looks at what other tasks have ordered.
     fn control(&mut self, flags: u32, now: Instant) -> Result<(), CloseReason> {
-        if flags & ROOM != 0 {
+        if flags & CAPACITY != 0 {
             self.resume(now);
         }
-        if flags & (ORDERS | LEASES) != 0 {
-            let orders = *lock(&self.session.orders);
-            if let Some(why) = orders.close {
+        if flags & (COMMAND | LEASES) != 0 {
+            let commands = *lock(&self.session.commands);
+            if let Some(why) = commands.close {
                 return Err(why);
             }
-            if let Some(why) = orders.drain {
+            if let Some(why) = commands.drain {
                 self.begin_drain(Some(why), now);
-            } else if let Some(why) = orders.retire {
+            } else if let Some(why) = commands.retire {
                 // Whoever drains the pool has a deadline of its own, and orders the rest then.
                 if why != CloseReason::Drained {
                     let timeout = self.session.shared.settings.retire_timeout;
@@ -330,7 +330,7 @@ impl Driver {
         self.taken.clear();
         session.shared.note_buffered();
         session.queue.clear(&session.shared.budget);
-        let expired = session.meters.expired() + self.batch.expired;
+        let expired = session.metrics.expired() + self.batch.expired;
         let delivered = self.delivered.unwrap_or(0);
         let report = SessionReport {
             accepted,
@@ -339,7 +339,7 @@ impl Driver {
             expired,
             received: self.core.received(),
         };
-        lock(&session.orders).retire.get_or_insert(reason);
+        lock(&session.commands).retire.get_or_insert(reason);
         // First the fact, then the pool's map, and only then those who wait and will look there.
         let _ = session.report.set(Box::new(report));
         let _ = session.ended.set(reason);
@@ -348,8 +348,8 @@ impl Driver {
         if catch_unwind(AssertUnwindSafe(|| host.ended(&session, reason, report))).is_err() {
             tracing::error!("the pool panicked while it was told of a session's end");
         }
-        session.mark(super::OVER);
-        session.shared.inbox.leave(&session.gate);
+        session.mark(super::CLOSED);
+        session.shared.inbox.leave(&session.window);
         session.holder.end();
         session.probes.end(reason);
         session.stop_handing_out(super::RETIRED);
@@ -359,7 +359,7 @@ impl Driver {
     /// Hands over what has come in, as far as the second bound allows.
     fn deliver_rest(&mut self) {
         loop {
-            self.session.deliver(&mut self.pending, Urgency::Ending);
+            self.session.deliver(&mut self.pending, Priority::Ending);
             if !self.pending.is_empty() || !self.next_messages() {
                 return;
             }

@@ -11,10 +11,10 @@ use crate::base::error::CloseReason;
 use crate::proto::native::connection::Event;
 use crate::proto::native::frame;
 use crate::proto::native::frame::{Split, TAG};
-use crate::proto::native::parcel::Parcel;
+use crate::proto::native::parcel::MessageBatch;
 
 use super::super::NEEDS_PROBE;
-use super::super::inbox::Urgency;
+use super::super::inbox::Priority;
 use super::super::stock::WRITE_BUFFER;
 use super::{Driver, Paused};
 
@@ -49,7 +49,7 @@ impl Driver {
                 // The answer to a ping may come in the turn that sent it: by the turn's own time it
                 // would have taken none.
                 let now = if self.core.open_ping().is_some() { Instant::now() } else { now };
-                self.session.meters.read_bytes(count);
+                self.session.metrics.read_bytes(count);
                 self.open_frames(now).map(|()| true)
             }
             // After its goodbye a peer has nothing more to say; how its stream ends is no matter.
@@ -99,14 +99,14 @@ impl Driver {
     /// Hands messages over until there are none, or no room.
     fn hand_over(&mut self, now: Instant) {
         let received = self.core.received();
-        self.session.meters.rekeys(self.core.rekeys());
+        self.session.metrics.rekeys(self.core.rekeys());
         loop {
             if !self.pending.is_empty() {
-                let urgency = match self.drain {
-                    Some(_) => Urgency::Draining,
-                    None => Urgency::Usual,
+                let priority = match self.drain {
+                    Some(_) => Priority::Draining,
+                    None => Priority::Usual,
                 };
-                self.session.deliver(&mut self.pending, urgency);
+                self.session.deliver(&mut self.pending, priority);
             }
             if !self.pending.is_empty() {
                 self.pause(now);
@@ -118,8 +118,8 @@ impl Driver {
         }
         if self.core.received() > received {
             let session = &self.session;
-            session.meters.received(self.core.received());
-            session.meters.data(session.shared.millis(now));
+            session.metrics.received(self.core.received());
+            session.metrics.data(session.shared.millis(now));
         }
         if std::mem::take(&mut self.kept_alive) {
             self.keep_alive_heard = Some(now);
@@ -127,7 +127,7 @@ impl Driver {
         if let Some(rtt) = self.pong.take() {
             let session = &self.session;
             let srtt = self.core.srtt().unwrap_or(rtt);
-            session.meters.pong(srtt, session.shared.millis(now));
+            session.metrics.pong(srtt, session.shared.millis(now));
             self.probe_answered(rtt);
         }
         if self.peer_drained {
@@ -152,7 +152,7 @@ impl Driver {
                 None => break,
                 Some(Event::Message(message)) => {
                     tracing::trace!(len = message.len(), "message received");
-                    self.pending.push(Parcel::Message(message));
+                    self.pending.push(MessageBatch::Message(message));
                 }
                 Some(Event::Pong { rtt }) => self.pong = Some(rtt),
                 Some(Event::KeepAlive) => self.kept_alive = true,

@@ -18,7 +18,7 @@ impl Driver {
     /// Goes on with the timer that the handshake had, set for what is next here: left as it is, it
     /// would wake each new session once for nothing.
     pub(crate) fn take_over(&mut self, mut timer: Timer) {
-        timer.go_on_to(self.next_deadline());
+        timer.rearm(self.next_deadline());
         self.timer = timer;
     }
 
@@ -30,7 +30,7 @@ impl Driver {
     ) -> Result<(), CloseReason> {
         let shared = &self.session.shared;
         shared.tick(now);
-        self.session.meters.rate(shared.millis(now));
+        self.session.metrics.rate(shared.millis(now));
         if self.do_due(now)? {
             // It left something to write, or to look at.
             cx.waker().wake_by_ref();

@@ -13,18 +13,18 @@ use tokio::time::Instant;
 
 use crate::base::error::{CloseReason, ErrorKind};
 use crate::proto::native::batch::{MessageSource, Next, Plaintext};
-use crate::proto::native::frame::MOST_FRAME;
+use crate::proto::native::frame::MAX_FRAME;
 
-use super::super::line::{Entry, Line};
-use super::super::queue::{Credit, Queue};
-use super::super::stock::{BufferStock, LARGEST_KEPT};
+use super::super::line::{Entry, SendBuffer};
+use super::super::queue::{Queue, Reserved};
+use super::super::stock::{BufferPool, LARGEST_KEPT};
 use super::{Batch, Driver};
 
 /// Bytes of ciphertext after which a batch is closed: one large frame, or two that are not. By then the
 /// system call hardly shows; more would leave the processor's cache before it is written, keep the
 /// peer waiting who could open the first frame, and delay control records.
-const BATCH: usize = MOST_FRAME / 2;
-const _: () = assert!(BATCH + MOST_FRAME <= LARGEST_KEPT, "the stock keeps a batch's buffer");
+const BATCH: usize = MAX_FRAME / 2;
+const _: () = assert!(BATCH + MAX_FRAME <= LARGEST_KEPT, "the stock keeps a batch's buffer");
 
 /// Bytes that a blocked write may waste in a buffer too large for it.
 const SLACK: usize = 4 * 1024;
@@ -62,7 +62,7 @@ impl Driver {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(ErrorKind::Other)),
                 Poll::Ready(Ok(count)) => {
                     self.written += count;
-                    self.session.meters.wrote_bytes(count);
+                    self.session.metrics.wrote_bytes(count);
                     self.blocked_since = None;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.kind().into())),
@@ -130,9 +130,9 @@ impl Driver {
         stock.give_write(scratch);
         self.batch.messages += sealed.messages_finished;
         if self.begun == self.core.sent()
-            && let Some(credit) = self.current.take()
+            && let Some(reserved) = self.current.take()
         {
-            self.batch.credit.add(credit);
+            self.batch.reserved.add(reserved);
         }
         tracing::trace!(
             frames = sealed.frames,
@@ -141,9 +141,9 @@ impl Driver {
             "sealed"
         );
         if sealed.messages_finished > 0 {
-            session.meters.data(session.shared.millis(now));
+            session.metrics.data(session.shared.millis(now));
         }
-        session.meters.rekeys(self.core.rekeys());
+        session.metrics.rekeys(self.core.rekeys());
         if self.out.is_empty() {
             // Nothing but expired messages.
             self.give_out_back();
@@ -157,16 +157,16 @@ impl Driver {
         let shared = &self.session.shared;
         shared.stock.give_write(std::mem::take(&mut self.out));
         self.written = 0;
-        let credit = std::mem::take(&mut self.batch.credit);
+        let reserved = std::mem::take(&mut self.batch.reserved);
         shared.note_buffered();
-        self.session.queue.release(&shared.budget, credit);
+        self.session.queue.release(&shared.budget, reserved);
     }
 
     /// The batch is flushed: its messages are done.
     fn batch_done(&mut self) {
         let Batch { messages, expired, .. } = std::mem::take(&mut self.batch);
         if messages + expired > 0 {
-            self.session.meters.finished(messages, expired);
+            self.session.metrics.finished(messages, expired);
             self.session.flushed.notify_waiters();
         }
     }
@@ -192,10 +192,10 @@ impl Driver {
 /// The queue as the core sees it.
 struct Source<'a> {
     queue: &'a Queue,
-    stock: &'a BufferStock,
-    taken: &'a mut Line,
+    stock: &'a BufferPool,
+    taken: &'a mut SendBuffer,
     batch: &'a mut Batch,
-    current: &'a mut Option<Credit>,
+    current: &'a mut Option<Reserved>,
     begun: &'a mut u64,
     now: Instant,
 }
@@ -203,8 +203,8 @@ struct Source<'a> {
 impl MessageSource for Source<'_> {
     fn next(&mut self, plaintext: &mut Plaintext<'_>) -> Next {
         // Asked for another one, the core has sealed the one before.
-        if let Some(credit) = self.current.take() {
-            self.batch.credit.add(credit);
+        if let Some(reserved) = self.current.take() {
+            self.batch.reserved.add(reserved);
         }
         loop {
             if self.taken.is_empty() {
@@ -220,7 +220,7 @@ impl MessageSource for Source<'_> {
                 Some(Entry::Records(records)) => {
                     let count = records.messages();
                     *self.begun += count;
-                    self.batch.credit.add(records.credit());
+                    self.batch.reserved.add(records.reserved());
                     records.give_back(self.stock);
                     return Next::Records(count);
                 }
@@ -228,11 +228,11 @@ impl MessageSource for Source<'_> {
                     if message.deadline.is_some_and(|deadline| deadline <= self.now) =>
                 {
                     self.batch.expired += 1;
-                    self.batch.credit.add(message.credit());
+                    self.batch.reserved.add(message.reserved());
                 }
                 Some(Entry::Message(message)) => {
                     *self.begun += 1;
-                    *self.current = Some(message.credit());
+                    *self.current = Some(message.reserved());
                     return Next::Message(message.body);
                 }
             }

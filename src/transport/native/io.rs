@@ -40,7 +40,7 @@ impl Message {
     }
 }
 
-/// Reads handshake message `number`, of `least` to `most` bytes, with its prefix.
+/// Reads handshake message `number`, of `min` to `max` bytes, with its prefix.
 ///
 /// Message 1 is a stranger's, and nothing past it is read. Behind the others it asks for one byte
 /// more: a read that brings less than was asked for has emptied the socket, as the runtime knows; one
@@ -48,17 +48,17 @@ impl Message {
 pub(super) async fn read(
     stream: &mut BoxedStream,
     number: u8,
-    least: usize,
-    most: usize,
+    min: usize,
+    max: usize,
 ) -> Result<Message, HandshakeError> {
     // So much belongs to every message that is legal, and is asked for in one read.
-    let mut total = PREFIX + least;
+    let mut total = PREFIX + min;
     let past = usize::from(number > 1);
     let mut input = Vec::with_capacity(total + past);
     loop {
         if let Some(prefix) = input.first_chunk() {
             let length = u16::from_be_bytes(*prefix);
-            if !(least..=most).contains(&usize::from(length)) {
+            if !(min..=max).contains(&usize::from(length)) {
                 return Err(HandshakeError::Length { message: number, length });
             }
             total = PREFIX + usize::from(length);
@@ -123,9 +123,9 @@ pub(super) async fn write_after_prefix(
 /// Writes the farewell, half-closes, and reads until the peer has closed too, for a second at most.
 ///
 /// Whatever fails here, the connection was over before.
-pub(super) async fn part(mut stream: BoxedStream, farewell: &[u8]) {
+pub(super) async fn linger_close(mut stream: BoxedStream, last_bytes: &[u8]) {
     let parting = async {
-        stream.write_all(farewell).await?;
+        stream.write_all(last_bytes).await?;
         stream.shutdown().await?;
         let mut discarded = Vec::with_capacity(STEP);
         while stream.read_buf(&mut discarded).await? != 0 {
@@ -137,7 +137,7 @@ pub(super) async fn part(mut stream: BoxedStream, farewell: &[u8]) {
 }
 
 /// What an initiator makes of a stream that ends before message 2: the responder does not explain.
-pub(super) fn silence(error: HandshakeError) -> HandshakeError {
+pub(super) fn eof_as_no_answer(error: HandshakeError) -> HandshakeError {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
 
     match &error {

@@ -31,15 +31,15 @@ use crate::base::error::{HandshakeError, ProtocolError, RejectReason};
 use crate::base::id::PeerId;
 use crate::base::identity::Identity;
 use crate::base::timer::Timer;
-use crate::proto::Role;
+use crate::proto::HandshakeRole;
 use crate::proto::native::batch::{MessageSource, Next, Plaintext};
 use crate::proto::native::clock_offset::ClockOffsets;
 use crate::proto::native::connection::{CoreParams, Event, SessionCore};
 use crate::proto::native::frame;
 use crate::proto::native::handshake;
 use crate::proto::native::handshake::{
-    Finished, Initiator, LEAST_MESSAGE_2, LEAST_MESSAGE_3, MESSAGE_1, MOST_MESSAGE_2,
-    MOST_MESSAGE_3, Message2, Message3, Responder, Terms,
+    Finished, HandshakeParams, Initiator, MAX_MESSAGE_2, MAX_MESSAGE_3, MESSAGE_1, MIN_MESSAGE_2,
+    MIN_MESSAGE_3, Message2, Message3, Responder,
 };
 use crate::proto::native::record::Verdict;
 use crate::proto::native::replay::ReplayCache;
@@ -52,7 +52,7 @@ pub(crate) struct Native {
 }
 
 struct Shared {
-    terms: Terms,
+    terms: HandshakeParams,
     instance: u64,
     wall_clock: Arc<dyn WallClock>,
     max_clock_skew: Duration,
@@ -138,7 +138,7 @@ impl Native {
     pub(crate) fn new(identity: Identity, settings: &Settings) -> Self {
         let mut instance = [0; 8];
         settings.entropy.fill(&mut instance);
-        let terms = Terms::new(
+        let terms = HandshakeParams::new(
             settings.suite,
             &settings.network_id,
             Arc::clone(identity.key()),
@@ -196,8 +196,9 @@ impl Native {
     ) -> Result<Answered, HandshakeError> {
         let (state, message1) = Initiator::start(&self.shared.terms, peer, self.time())?;
         io::write(&mut stream, &message1).await?;
-        let message =
-            io::read(&mut stream, 2, LEAST_MESSAGE_2, MOST_MESSAGE_2).await.map_err(io::silence)?;
+        let message = io::read(&mut stream, 2, MIN_MESSAGE_2, MAX_MESSAGE_2)
+            .await
+            .map_err(io::eof_as_no_answer)?;
         let (state, hello) = state.read_message2(message.body())?;
         let offset = handshake::clock_offset(hello.time, self.time());
         lock(&self.shared.offsets).note(offset);
@@ -224,8 +225,8 @@ impl Native {
         message1_verified: impl FnOnce() + Send,
     ) -> Result<Proposed, Failed> {
         let mut timer = Timer::default();
-        match self.hear_out(&mut stream, &mut timer, message1_verified).await {
-            Ok(heard_out) => Ok(self.propose(stream, timer, heard_out)),
+        match self.read_handshake(&mut stream, &mut timer, message1_verified).await {
+            Ok(authenticated) => Ok(self.propose(stream, timer, authenticated)),
             Err(error) => {
                 let broken = matches!(&error, HandshakeError::Io(error)
                     if error.kind() != std::io::ErrorKind::UnexpectedEof);
@@ -235,17 +236,17 @@ impl Native {
         }
     }
 
-    async fn hear_out(
+    async fn read_handshake(
         &self,
         stream: &mut BoxedStream,
         timer: &mut Timer,
         message1_verified: impl FnOnce() + Send,
-    ) -> Result<HeardOut, HandshakeError> {
+    ) -> Result<Authenticated, HandshakeError> {
         // The configuration has the limit of the first message within that of all.
         let deadline = Instant::now() + self.shared.handshake_timeout;
         let message = {
             let read = pin!(io::read(stream, 1, MESSAGE_1, MESSAGE_1));
-            timer.within(self.shared.message1_timeout, read).await
+            timer.timeout(self.shared.message1_timeout, read).await
         };
         let message = message.unwrap_or(Err(HandshakeError::TimedOut))?;
         let time = self.time();
@@ -269,19 +270,19 @@ impl Native {
         let message = {
             let exchange = pin!(async {
                 io::write(stream, &message2).await?;
-                io::read(stream, 3, LEAST_MESSAGE_3, MOST_MESSAGE_3).await
+                io::read(stream, 3, MIN_MESSAGE_3, MAX_MESSAGE_3).await
             });
-            timer.until(deadline, exchange).await
+            timer.timeout_at(deadline, exchange).await
         };
         let message = message.unwrap_or(Err(HandshakeError::TimedOut))?;
         let (finished, peer, hello) = state.read_message3(message.body())?;
         // Not before: strangers must not be able to move the median.
         lock(&self.shared.offsets).note(skew_seconds);
-        Ok(HeardOut { finished, peer, hello, heard, rest: message.into_rest() })
+        Ok(Authenticated { finished, peer, hello, heard, rest: message.into_rest() })
     }
 
-    fn propose(&self, stream: BoxedStream, timer: Timer, heard_out: HeardOut) -> Proposed {
-        let HeardOut { finished, peer, hello, heard, rest } = heard_out;
+    fn propose(&self, stream: BoxedStream, timer: Timer, authenticated: Authenticated) -> Proposed {
+        let Authenticated { finished, peer, hello, heard, rest } = authenticated;
         Proposed {
             peer,
             claim: Claim { instance: hello.instance, stamp: hello.stamp, heard },
@@ -292,7 +293,7 @@ impl Native {
                 stream,
                 timer,
                 handshake_hash: finished.handshake_hash,
-                core: self.core(Role::Responder, finished, hello.max_message),
+                core: self.core(HandshakeRole::Responder, finished, hello.max_message),
                 leftover: rest,
                 peer_max_message: hello.max_message,
                 instance: hello.instance,
@@ -302,7 +303,7 @@ impl Native {
         }
     }
 
-    fn core(&self, role: Role, finished: Finished, peer_max_message: u32) -> SessionCore {
+    fn core(&self, role: HandshakeRole, finished: Finished, peer_max_message: u32) -> SessionCore {
         let params = CoreParams {
             role,
             max_message: self.shared.max_message as usize,
@@ -324,7 +325,7 @@ impl Native {
 }
 
 /// What a responder knows after message 3.
-struct HeardOut {
+struct Authenticated {
     finished: Finished,
     peer: PeerId,
     hello: Message3,
@@ -349,7 +350,7 @@ impl Answered {
         let (finished, message) = self.state.write_message3(&hello, io::PREFIX)?;
         io::write_after_prefix(&mut self.stream, message).await?;
         let handshake_hash = finished.handshake_hash;
-        let core = self.native.core(Role::Initiator, finished, self.peer_max_message);
+        let core = self.native.core(HandshakeRole::Initiator, finished, self.peer_max_message);
         Ok(Committed {
             established: Box::new(Established {
                 stream: self.stream,
@@ -423,13 +424,13 @@ impl Proposed {
     pub(crate) async fn reject(self, reason: RejectReason, retry_after: Option<Duration>) {
         let Established { stream, mut core, .. } = *self.established;
         core.verdict(Verdict::Reject { reason, retry_after });
-        let (mut scratch, mut farewell) = (Vec::new(), Vec::new());
+        let (mut scratch, mut last_bytes) = (Vec::new(), Vec::new());
         // A cipher that fails leaves nothing that may be written; the peer sees the stream end.
-        let sealed = core.seal(&mut Nothing, &mut scratch, &mut farewell, 1);
+        let sealed = core.seal(&mut EmptySource, &mut scratch, &mut last_bytes, 1);
         if sealed.is_err() {
-            farewell.clear();
+            last_bytes.clear();
         }
-        io::part(stream, &farewell).await;
+        io::linger_close(stream, &last_bytes).await;
     }
 }
 
@@ -437,14 +438,14 @@ impl Established {
     /// Ends a session that the peer has rejected: half-closes, and waits up to a second for the peer
     /// to close as well.
     pub(crate) async fn part(self) {
-        io::part(self.stream, &[]).await;
+        io::linger_close(self.stream, &[]).await;
     }
 }
 
 /// A source without messages: only control records are sealed.
-struct Nothing;
+struct EmptySource;
 
-impl MessageSource for Nothing {
+impl MessageSource for EmptySource {
     fn next(&mut self, _: &mut Plaintext<'_>) -> Next {
         Next::Empty
     }

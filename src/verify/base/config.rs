@@ -52,7 +52,7 @@ fn contradictions_are_refused_by_name() {
         ("dial_timeout", config().dial_timeout(second)),
         ("handshake_timeout", config().handshake_timeout(second)),
         ("stall_timeout", config().stall_timeout(second)),
-        ("backoff_most", config().backoff_most(MS)),
+        ("max_backoff", config().max_backoff(MS)),
         ("max_sessions", config().max_sessions(10).max_inbound(11)),
     ];
     for (name, config) in cases {

@@ -106,27 +106,27 @@ fn errors_say_what_is_wrong() {
     let one = String::from_utf8(written(&Identity::from_secret([1; KEY]))).unwrap();
     let two = String::from_utf8(written(&Identity::from_secret([2; KEY]))).unwrap();
     let wrong = |text: &str| decode(text.as_bytes()).unwrap_err();
-    assert_eq!(wrong("-----BEGIN PRIVATE KEY-----"), Wrong::Magic);
-    assert_eq!(wrong(""), Wrong::Magic);
-    assert_eq!(wrong(&one.replace("key 1", "key 2")), Wrong::Version);
-    assert_eq!(wrong(&one.replace("key 1", "key 11")), Wrong::Version);
+    assert_eq!(wrong("-----BEGIN PRIVATE KEY-----"), ParseError::Magic);
+    assert_eq!(wrong(""), ParseError::Magic);
+    assert_eq!(wrong(&one.replace("key 1", "key 2")), ParseError::Version);
+    assert_eq!(wrong(&one.replace("key 1", "key 11")), ParseError::Version);
     let damaged = |text: &str| match wrong(text) {
-        Wrong::Damaged(what) => what,
+        ParseError::Damaged(what) => what,
         other => panic!("{other:?}"),
     };
-    assert_eq!(damaged(&one.replace("public", "secret")), Damage::Form);
-    assert_eq!(damaged(&one[..one.len() - 1]), Damage::Form);
-    assert_eq!(damaged(&one.replace("public ", "public 1")[..FILE]), Damage::Form);
+    assert_eq!(damaged(&one.replace("public", "secret")), Corruption::Form);
+    assert_eq!(damaged(&one[..one.len() - 1]), Corruption::Form);
+    assert_eq!(damaged(&one.replace("public ", "public 1")[..FILE]), Corruption::Form);
     let (head, _) = one.split_at(FILE - 60);
     let (_, tail) = two.split_at(FILE - 60);
-    assert_eq!(damaged(&format!("{head}{tail}")), Damage::Mismatch);
+    assert_eq!(damaged(&format!("{head}{tail}")), Corruption::Mismatch);
     let at = one.find("secret ").unwrap() + 7;
     let upper = format!("{}{}", &one[..at], one[at..].to_uppercase());
-    assert_eq!(damaged(&upper), Damage::Secret);
+    assert_eq!(damaged(&upper), Corruption::Secret);
     let at = one.find("public ").unwrap() + 7;
     let mut public = one.clone();
     public.replace_range(at..at + 1, "1");
-    assert_eq!(damaged(&public), Damage::Public);
+    assert_eq!(damaged(&public), Corruption::Public);
 }
 
 #[test]

@@ -25,8 +25,8 @@ use crate::base::suite::Suite;
 use crate::proto::native::crypto;
 use crate::proto::native::crypto::{TAG, Transport};
 use crate::proto::native::handshake::{
-    Finished, Initiator, LEAST_MESSAGE_2, LEAST_MESSAGE_3, MESSAGE_1, MOST_MESSAGE_2,
-    MOST_MESSAGE_3, Message2, Message3, Responder, Terms,
+    Finished, HandshakeParams, Initiator, MAX_MESSAGE_2, MAX_MESSAGE_3, MESSAGE_1, MIN_MESSAGE_2,
+    MIN_MESSAGE_3, Message2, Message3, Responder,
 };
 use crate::proto::native::replay::ReplayCache;
 use crate::verify::crypto::TestEntropy;
@@ -37,8 +37,8 @@ const NETWORK: &[u8] = b"fuzz";
 /// More than any Noise message.
 const ROOM: usize = 1 << 16;
 /// The most that a sealed payload may have: with tokens and tags it must be a Noise message.
-const MOST_SEALED: usize = ROOM - 1 - KEY - 2 * TAG;
-const MOST_APPLICATION_PAYLOAD: usize = 16_384;
+const MAX_SEALED: usize = ROOM - 1 - KEY - 2 * TAG;
+const MAX_APPLICATION_PAYLOAD: usize = 16_384;
 
 /// Ours, and the peer's.
 static KEYS: LazyLock<[Arc<StaticKey>; 2]> =
@@ -75,7 +75,7 @@ impl<'a> Delivered<'a> {
         };
         let piece = input.piece();
         let payload = match how {
-            How::Sealed => &piece[..piece.len().min(MOST_SEALED)],
+            How::Sealed => &piece[..piece.len().min(MAX_SEALED)],
             _ => in_order,
         };
         let mut genuine = vec![0; ROOM];
@@ -143,8 +143,8 @@ fn suite(settings: u8) -> Suite {
     if settings & 1 == 0 { Suite::ChaChaPolyBlake2s } else { Suite::AesGcmSha256 }
 }
 
-fn terms(suite: Suite, key: &Arc<StaticKey>) -> Terms {
-    Terms::new(suite, NETWORK, Arc::clone(key), Arc::new(TestEntropy::new(6)))
+fn terms(suite: Suite, key: &Arc<StaticKey>) -> HandshakeParams {
+    HandshakeParams::new(suite, NETWORK, Arc::clone(key), Arc::new(TestEntropy::new(6)))
 }
 
 /// Opens a message of ours as the peer.
@@ -186,7 +186,7 @@ fn meaning_of_3(payload: &[u8]) -> Option<Message3> {
         max_message: number(&payload[17..21]) as u32,
         application_payload: Bytes::copy_from_slice(&payload[23..23 + length]),
     };
-    let fits = length <= MOST_APPLICATION_PAYLOAD && may_follow(payload, rest);
+    let fits = length <= MAX_APPLICATION_PAYLOAD && may_follow(payload, rest);
     (fits && hello.max_message > 0).then_some(hello)
 }
 
@@ -268,7 +268,7 @@ pub fn handshake_responder(data: &[u8]) {
         Err(HandshakeError::Verify { message: 3 } | HandshakeError::NonCanonicalKey)
             if shown != *key.public() => {}
         Err(error) => {
-            three.refused(3, LEAST_MESSAGE_3..=MOST_MESSAGE_3, &error);
+            three.refused(3, MIN_MESSAGE_3..=MAX_MESSAGE_3, &error);
             match error {
                 HandshakeError::OwnIdentity => assert_eq!(shown, *KEYS[0].public()),
                 HandshakeError::Payload { message: 3 } => assert_eq!(meaning, None),
@@ -314,7 +314,7 @@ pub fn handshake_initiator(data: &[u8]) {
             answered
         }
         Err(error) => {
-            two.refused(2, LEAST_MESSAGE_2..=MOST_MESSAGE_2, &error);
+            two.refused(2, MIN_MESSAGE_2..=MAX_MESSAGE_2, &error);
             assert_eq!(meaning, None);
             return;
         }
@@ -334,12 +334,12 @@ pub fn handshake_initiator(data: &[u8]) {
     let length = hello.application_payload.len();
     match answered.write_message3(&hello, room) {
         Ok((finished, three)) => {
-            assert_eq!(three.len(), room + LEAST_MESSAGE_3 + length);
+            assert_eq!(three.len(), room + MIN_MESSAGE_3 + length);
             assert_eq!(meaning_of_3(&opened(&mut theirs, &three[room..])), Some(hello));
             joined(finished, theirs);
         }
         Err(HandshakeError::Payload { message: 3 }) => {
-            assert!(length > MOST_APPLICATION_PAYLOAD);
+            assert!(length > MAX_APPLICATION_PAYLOAD);
         }
         Err(error) => panic!("message 3 cannot fail with {error}"),
     }

@@ -31,7 +31,7 @@ pub use snapshot::snapshot_decode;
 
 use crate::base::error::{GoodbyeReason, ProtocolError};
 use crate::base::suite::Suite;
-use crate::proto::Role;
+use crate::proto::HandshakeRole;
 use crate::proto::native::connection::{Event, SessionCore};
 use crate::proto::native::frame;
 use crate::proto::native::frame::Split;
@@ -46,7 +46,7 @@ pub fn frame_decode(data: &[u8]) {
         match frame::split(input) {
             Ok(Split::Whole { body, rest }) => {
                 let length = frame::PREFIX + body.len();
-                assert!(body.len() >= frame::LEAST_CIPHERTEXT);
+                assert!(body.len() >= frame::MIN_CIPHERTEXT);
                 assert_eq!(length + rest.len(), input.len());
                 // One byte less is a frame with one byte missing.
                 let cut = frame::split(&input[..length - 1]);
@@ -54,11 +54,11 @@ pub fn frame_decode(data: &[u8]) {
                 input = rest;
             }
             Ok(Split::Partial { missing }) => {
-                assert!((1..=frame::MOST_FRAME).contains(&missing));
+                assert!((1..=frame::MAX_FRAME).contains(&missing));
                 return;
             }
             Err(ProtocolError::FrameLength(length)) => {
-                assert!(usize::from(length) < frame::LEAST_CIPHERTEXT);
+                assert!(usize::from(length) < frame::MIN_CIPHERTEXT);
                 return;
             }
             Err(error) => panic!("a frame's front cannot fail with {error}"),
@@ -68,7 +68,7 @@ pub fn frame_decode(data: &[u8]) {
 
 /// Decodes the records of `data`; each must encode to the bytes it came from.
 pub fn record_decode(data: &[u8]) {
-    let mut input = &data[..data.len().min(frame::MOST_PLAINTEXT)];
+    let mut input = &data[..data.len().min(frame::MAX_PLAINTEXT)];
     while let Ok((record, length)) = Record::decode(input) {
         let mut again = Vec::new();
         record.encode(&mut again);
@@ -98,7 +98,7 @@ pub fn session_pair(data: &[u8]) {
     let mut pair = Pair::accepted(suite, |params| params.rekey_after_bytes = rekey_after_bytes);
     let mut sent: [Vec<Bytes>; 2] = Default::default();
     let mut draining = [false; 2];
-    let roles = [Role::Initiator, Role::Responder];
+    let roles = [HandshakeRole::Initiator, HandshakeRole::Responder];
 
     for operation in operations.as_chunks::<3>().0 {
         let &[what, high, low] = operation;
@@ -161,9 +161,9 @@ pub fn transport_receive(data: &[u8]) {
     let as_initiator = settings & 1 == 0;
     let authenticated = settings & 2 == 0;
     let (role, ours, mut theirs) = if as_initiator {
-        (Role::Initiator, initiator, responder)
+        (HandshakeRole::Initiator, initiator, responder)
     } else {
-        (Role::Responder, responder, initiator)
+        (HandshakeRole::Responder, responder, initiator)
     };
     let mut params = pair::params(role);
     params.max_message = 1 << (settings >> 3);
@@ -178,7 +178,7 @@ pub fn transport_receive(data: &[u8]) {
     let (mut arrived, mut delivered, mut messages) = (0, 0, 0);
     while let Some((prefix, rest)) = input.split_first_chunk() {
         let length = usize::from(u16::from_be_bytes(*prefix)).min(rest.len());
-        let (plaintext, rest) = rest.split_at(length.min(frame::MOST_PLAINTEXT));
+        let (plaintext, rest) = rest.split_at(length.min(frame::MAX_PLAINTEXT));
         input = rest;
         if plaintext.is_empty() {
             continue;

@@ -48,7 +48,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 const AFTER_DRAIN: Duration = Duration::from_secs(10 + 3 + 2);
 /// By then whatever is left to itself has ended: `stall_timeout`, `retire_timeout` and a drain.
 const REST: Duration = Duration::from_secs(10 * 60);
-const MOST_MESSAGE: usize = 4096;
+const MAX_MESSAGE: usize = 4096;
 
 /// Plays operations on three pools. Three bytes of settings, then operations: a byte that says what,
 /// one that says who, and what the operation needs. Returns how many messages arrived, so that a test
@@ -149,12 +149,12 @@ impl World {
                 .entropy(TestEntropy::new(seed as u64))
                 .hasher_seed(1)
                 .wall_clock(Still)
-                .max_message_size(MOST_MESSAGE)
+                .max_message_size(MAX_MESSAGE)
                 .min_queue(64)
-                .max_queue(2 * MOST_MESSAGE)
-                .max_buffered_bytes(3 * MOST_MESSAGE)
-                .max_undelivered(2 * MOST_MESSAGE)
-                .inbox_bytes(3 * MOST_MESSAGE)
+                .max_queue(2 * MAX_MESSAGE)
+                .max_buffered_bytes(3 * MAX_MESSAGE)
+                .max_undelivered(2 * MAX_MESSAGE)
+                .inbox_bytes(3 * MAX_MESSAGE)
                 .rekey_after_bytes(if limits & 0x80 == 0 { 1 << 30 } else { 1000 })
                 .max_sessions(1 + usize::from(limits & 3))
                 .max_leases(max_leases)
@@ -169,13 +169,13 @@ impl World {
                     [None, Some(300), Some(600), Some(900)][usize::from(times >> 2 & 3)].map(secs),
                 )
                 .retire_timeout(secs(20))
-                .backoff_first(Duration::from_millis(200))
-                .backoff_most(secs(30))
+                .initial_backoff(Duration::from_millis(200))
+                .max_backoff(secs(30))
                 .event_capacity(1 << 14);
             let config = match times >> 4 & 3 {
                 0 => config,
                 3 => config.max_inbound(0),
-                most => config.max_inbound(usize::from(most.min(1 + (limits & 3)))),
+                max => config.max_inbound(usize::from(max.min(1 + (limits & 3)))),
             };
             let checks = Arc::new(Checks::default());
             let (pool, inbox) = Pool::builder(IDENTITIES[seed].clone())
@@ -227,14 +227,14 @@ impl World {
                 }
             }
             4 => {
-                let length = usize::from(input.word()) % (MOST_MESSAGE + 100);
+                let length = usize::from(input.word()) % (MAX_MESSAGE + 100);
                 if let Some((node, lease)) = take(&self.shared, who) {
                     offer(&self.shared, node, &lease, length);
                     keep(&self.shared, node, lease);
                 }
             }
             5 => {
-                let length = usize::from(input.word()) % MOST_MESSAGE;
+                let length = usize::from(input.word()) % MAX_MESSAGE;
                 let target = self.target(to, input.byte());
                 let (number, message) = number(&self.shared, from, peer, length, false);
                 self.sends.push(tokio::spawn(async move {
@@ -327,9 +327,9 @@ impl World {
         self.calls.push(tokio::spawn(call));
     }
 
-    /// Takes up to `most` messages from a node's inbox.
-    fn read(&mut self, node: usize, most: u8) {
-        for _ in 0..most {
+    /// Takes up to `max` messages from a node's inbox.
+    fn read(&mut self, node: usize, max: u8) {
+        for _ in 0..max {
             let Some(message) = self.nodes[node].inbox.try_recv() else { return };
             self.came(node, message);
         }
@@ -378,8 +378,8 @@ impl World {
             for session in seen.sessions.iter().filter(|s| s.state == SessionState::Ready) {
                 ready += 1;
                 assert!(peers.insert(session.peer), "two sessions with one peer");
-                if let Some(most) = self.max_leases {
-                    assert!(session.leases <= most.get(), "{} leases", session.leases);
+                if let Some(max) = self.max_leases {
+                    assert!(session.leases <= max.get(), "{} leases", session.leases);
                 }
             }
             assert!(ready <= limits.sessions.held, "a session without room");

@@ -10,8 +10,8 @@ use super::input::Input;
 use crate::base::error::RejectReason;
 use crate::base::id::{AttemptId, SessionId};
 use crate::proto::slot::{
-    AcceptRow, Acceptance, Claim, Displaced, DrainRow, Ended, InboundRow, Judgement, KeyOrder,
-    Phase, Slot, View,
+    AcceptCase, Acceptance, Claim, Displaced, DrainCase, Ended, InboundCase, InboundDecision,
+    KeyOrder, Phase, Slot, View,
 };
 
 /// Where a dial's task stands.
@@ -194,22 +194,22 @@ impl Account {
     fn inbound(&mut self, claim: Claim, order: KeyOrder, parked: bool) {
         let expected = match (self.current().map(|dial| self.dials[dial].stand), &self.held) {
             (Some(Stand::Current { phase: Phase::Open, .. }), _) => {
-                Judgement::Accept(InboundRow::AbortsDial)
+                InboundDecision::Accept(InboundCase::AbortsDial)
             }
             (Some(_), _) if order == KeyOrder::PeerLarger => {
-                Judgement::Accept(InboundRow::SupersedesDial)
+                InboundDecision::Accept(InboundCase::SupersedesDial)
             }
-            (Some(_), _) => Judgement::Park,
-            (None, None) => Judgement::Accept(InboundRow::Vacant),
+            (Some(_), _) => InboundDecision::Park,
+            (None, None) => InboundDecision::Accept(InboundCase::Vacant),
             (None, Some(held)) if newer(&claim, &held.claim) => {
-                Judgement::Accept(InboundRow::RetiresSession)
+                InboundDecision::Accept(InboundCase::RetiresSession)
             }
-            (None, Some(_)) if parked => Judgement::Reject(RejectReason::Simultaneous),
-            (None, Some(_)) => Judgement::Reject(RejectReason::Duplicate),
+            (None, Some(_)) if parked => InboundDecision::Reject(RejectReason::Simultaneous),
+            (None, Some(_)) => InboundDecision::Reject(RejectReason::Duplicate),
         };
         let judgement = self.slot.judge(&claim, order, parked);
         assert_eq!(judgement, expected);
-        if let Judgement::Accept(_) = judgement {
+        if let InboundDecision::Accept(_) = judgement {
             let id = self.new_session();
             let displaced = self.slot.install_inbound(id, claim, id);
             self.installed(id, claim, None, displaced);
@@ -220,21 +220,23 @@ impl Account {
         let Some(who) = self.pick(who) else { return };
         let held = self.held;
         let expected = match self.dials[who].stand {
-            Stand::Current { phase: Phase::Committed, .. } => Acceptance::Adopt(AcceptRow::Current),
+            Stand::Current { phase: Phase::Committed, .. } => {
+                Acceptance::Adopt(AcceptCase::Current)
+            }
             // The peer has nothing to accept.
             Stand::Current { phase: Phase::Open, .. } | Stand::Over => return,
-            Stand::Superseded { cancelled: true } => Acceptance::Drain(DrainRow::Cancelled),
+            Stand::Superseded { cancelled: true } => Acceptance::Drain(DrainCase::Cancelled),
             Stand::Superseded { cancelled: false } => {
                 match (self.current().map(|dial| self.dials[dial].stand), held) {
                     (Some(Stand::Current { phase: Phase::Open, .. }), _) => {
-                        Acceptance::Adopt(AcceptRow::LateAbortsDial)
+                        Acceptance::Adopt(AcceptCase::LateAbortsDial)
                     }
-                    (Some(_), _) => Acceptance::Adopt(AcceptRow::LateSupersedesDial),
-                    (None, None) => Acceptance::Adopt(AcceptRow::LateVacant),
+                    (Some(_), _) => Acceptance::Adopt(AcceptCase::LateSupersedesDial),
+                    (None, None) => Acceptance::Adopt(AcceptCase::LateVacant),
                     (None, Some(held)) if newer(&claim, &held.claim) => {
-                        Acceptance::Adopt(AcceptRow::LateRetiresSession)
+                        Acceptance::Adopt(AcceptCase::LateRetiresSession)
                     }
-                    (None, Some(_)) => Acceptance::Drain(DrainRow::Stale),
+                    (None, Some(_)) => Acceptance::Drain(DrainCase::Stale),
                 }
             }
         };

@@ -6,7 +6,7 @@
 use crate::base::error::RejectReason;
 use crate::base::id::{AttemptId, SessionId};
 use crate::proto::slot::{
-    Acceptance, Claim, Disconnected, Ended, Judgement, KeyOrder, Slot, State,
+    Acceptance, Claim, Disconnected, Ended, InboundDecision, KeyOrder, Slot, State,
 };
 
 use super::connection::{Id, Side};
@@ -56,15 +56,15 @@ pub(super) fn judge(
     side: Side,
     claim: &Claim,
     parked: bool,
-) -> Judgement {
+) -> InboundDecision {
     let order = match (fault, side) {
         (Some(Fault::BothAccept), _) => KeyOrder::PeerLarger,
         (Some(Fault::BothPark), _) | (_, 1) => KeyOrder::PeerSmaller,
         _ => KeyOrder::PeerLarger,
     };
     match slot.judge(&altered(fault, slot, claim), order, parked) {
-        Judgement::Park if fault == Some(Fault::RejectInsteadOfPark) => {
-            Judgement::Reject(RejectReason::Simultaneous)
+        InboundDecision::Park if fault == Some(Fault::RejectInsteadOfPark) => {
+            InboundDecision::Reject(RejectReason::Simultaneous)
         }
         judgement => judgement,
     }

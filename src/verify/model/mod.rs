@@ -89,7 +89,7 @@ struct Scenario {
     addresses: u8,
     /// How often one dial connects anew after the peer named another connection.
     redials: u8,
-    most: [u8; KINDS],
+    max: [u8; KINDS],
     fault: Option<Fault>,
     /// Whether states that differ only in numbers compared by order are merged.
     renumber: bool,
@@ -102,14 +102,14 @@ impl Scenario {
             messages,
             addresses: 1,
             redials: 1,
-            most: [0; KINDS],
+            max: [0; KINDS],
             fault: None,
             renumber: true,
         }
     }
 
-    fn with(mut self, kind: Kind, most: u8) -> Self {
-        self.most[kind as usize] = most;
+    fn with(mut self, kind: Kind, max: u8) -> Self {
+        self.max[kind as usize] = max;
         self
     }
 
@@ -274,7 +274,7 @@ impl Hasher for Low {
 }
 
 /// Visits every state of the scenario, nearest first, until one breaks a promise.
-fn search(scenario: &Scenario, most_states: usize) -> Report {
+fn search(scenario: &Scenario, max_states: usize) -> Report {
     let mut seen = Seen::default();
     // By the order of visits: whence a state was reached first, and how.
     let mut origins: Vec<(u32, Option<Move>)> = Vec::new();
@@ -310,7 +310,7 @@ fn search(scenario: &Scenario, most_states: usize) -> Report {
                 }
                 next.push((reached, after));
             }
-            if origins.len() >= most_states {
+            if origins.len() >= max_states {
                 report.cut_short = true;
                 break 'layers;
             }

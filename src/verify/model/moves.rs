@@ -2,7 +2,7 @@
 //!
 //! Owns the list of moves, and which of them a state allows. What a move does is [`super::pool`].
 
-use crate::proto::slot::{Claim, Judgement};
+use crate::proto::slot::{Claim, InboundDecision};
 
 use super::connection::{Connection, Id, Message, Side, Stage};
 use super::world::World;
@@ -78,7 +78,7 @@ impl Move {
 /// All that can happen next.
 pub(super) fn moves(world: &World, scenario: &Scenario, out: &mut Vec<Move>) {
     out.clear();
-    let may = |kind: Kind| world.spent[kind as usize] < scenario.most[kind as usize];
+    let may = |kind: Kind| world.spent[kind as usize] < scenario.max[kind as usize];
     for c in &world.connections {
         for side in 0..2 {
             on_end(world, c, side, &may, scenario, out);
@@ -130,7 +130,7 @@ fn on_end(
                 heard: u64::from(end.heard),
             };
             let judgement = faults::judge(scenario.fault, &node.slot, side, &claim, true);
-            if judgement != Judgement::Park {
+            if judgement != InboundDecision::Park {
                 out.push(Move::Judge(id, side));
             }
         }

@@ -7,7 +7,8 @@
 use crate::base::error::RejectReason;
 use crate::base::id::SessionId;
 use crate::proto::slot::{
-    AcceptRow, Acceptance, Claim, Displaced, DrainRow, Ended, InboundRow, Judgement, Phase, Slot,
+    AcceptCase, Acceptance, Claim, Displaced, DrainCase, Ended, InboundCase, InboundDecision,
+    Phase, Slot,
 };
 
 use super::connection::{Connection, Id, Message, Queue, Refusal, Side, Stage, other};
@@ -311,13 +312,13 @@ impl Step<'_> {
         let slot = &self.world.nodes[side].slot;
         let verdict = faults::accepted(fault, slot, attempt(number), &claim);
         self.rows.count(match verdict {
-            Acceptance::Adopt(AcceptRow::Current) => Row::Current,
-            Acceptance::Adopt(AcceptRow::LateVacant) => Row::LateVacant,
-            Acceptance::Adopt(AcceptRow::LateAbortsDial) => Row::LateAbortsDial,
-            Acceptance::Adopt(AcceptRow::LateSupersedesDial) => Row::LateSupersedesDial,
-            Acceptance::Adopt(AcceptRow::LateRetiresSession) => Row::LateRetiresSession,
-            Acceptance::Drain(DrainRow::Cancelled) => Row::DrainCancelled,
-            Acceptance::Drain(DrainRow::Stale) => Row::DrainStale,
+            Acceptance::Adopt(AcceptCase::Current) => Row::Current,
+            Acceptance::Adopt(AcceptCase::LateVacant) => Row::LateVacant,
+            Acceptance::Adopt(AcceptCase::LateAbortsDial) => Row::LateAbortsDial,
+            Acceptance::Adopt(AcceptCase::LateSupersedesDial) => Row::LateSupersedesDial,
+            Acceptance::Adopt(AcceptCase::LateRetiresSession) => Row::LateRetiresSession,
+            Acceptance::Drain(DrainCase::Cancelled) => Row::DrainCancelled,
+            Acceptance::Drain(DrainCase::Stale) => Row::DrainStale,
         });
         match verdict {
             Acceptance::Adopt(_) => {
@@ -369,10 +370,10 @@ impl Step<'_> {
     fn resume(&mut self, side: Side, number: u8) {
         let holds = self.world.nodes[side].current().is_some_and(|(n, ..)| n == number);
         let undecided = self.world.undecided(side, number).next().is_some();
-        let most = self.scenario.redials;
+        let max = self.scenario.redials;
         let dial = self.dial(side, number);
         match dial.lost.take() {
-            Some(Lost::Other) if holds && dial.redials < most => {
+            Some(Lost::Other) if holds && dial.redials < max => {
                 dial.redials += 1;
                 self.rows.count(Row::Redial);
                 self.connect(side, number);
@@ -431,12 +432,12 @@ impl Step<'_> {
         let claim = self.claim(id, side, stamp);
         let slot = &self.world.nodes[side].slot;
         match faults::judge(self.scenario.fault, slot, side, &claim, parked) {
-            Judgement::Accept(row) => {
+            InboundDecision::Accept(row) => {
                 self.rows.count(match row {
-                    InboundRow::Vacant => Row::Vacant,
-                    InboundRow::AbortsDial => Row::AbortsDial,
-                    InboundRow::SupersedesDial => Row::SupersedesDial,
-                    InboundRow::RetiresSession => Row::RetiresSession,
+                    InboundCase::Vacant => Row::Vacant,
+                    InboundCase::AbortsDial => Row::AbortsDial,
+                    InboundCase::SupersedesDial => Row::SupersedesDial,
+                    InboundCase::RetiresSession => Row::RetiresSession,
                 });
                 self.check_ghost(id, side);
                 let node = &mut self.world.nodes[side];
@@ -446,11 +447,11 @@ impl Step<'_> {
                 self.send(id, side, Message::Accept { stamp });
                 self.act_on(displaced, side);
             }
-            Judgement::Park => {
+            InboundDecision::Park => {
                 self.rows.count(Row::Park);
                 self.world.at(id).ends[side].stage = Stage::Parked;
             }
-            Judgement::Reject(why) => {
+            InboundDecision::Reject(why) => {
                 let (row, refusal) = match why {
                     RejectReason::Simultaneous => (Row::Simultaneous, Refusal::Simultaneous),
                     _ => (Row::Duplicate, Refusal::Duplicate),

@@ -6,13 +6,13 @@ use super::*;
 const QUICK: bool = cfg!(debug_assertions);
 
 /// Enough for every scenario but some deep ones, which end at it with 5 GiB in use.
-const MOST_STATES: usize = 15_000_000;
+const MAX_STATES: usize = 15_000_000;
 
 /// Visits all of the scenario, which must hold, and says how much that was.
 fn holds(name: &str, scenario: &Scenario, at_least: usize) {
-    let report = search(scenario, MOST_STATES);
+    let report = search(scenario, MAX_STATES);
     summarise(name, &report);
-    assert!(!report.cut_short, "{name}: more than {MOST_STATES} states");
+    assert!(!report.cut_short, "{name}: more than {MAX_STATES} states");
     assert!(report.states >= at_least, "{name}: only {} states", report.states);
 }
 
@@ -143,7 +143,7 @@ fn deep() {
             Scenario::new(3, 1).with(Kind::Drain, 1).with(Kind::Timeout, 1)
         }),
     ] {
-        let report = search(&scenario, MOST_STATES);
+        let report = search(&scenario, MAX_STATES);
         summarise(name, &report);
         if report.cut_short {
             println!("    ended there: not all of its states");
@@ -158,7 +158,7 @@ fn deep() {
 fn is_found(fault: Fault, scenario: Scenario, expected: Violation) {
     for renumber in [true, false] {
         let scenario = Scenario { renumber, fault: Some(fault), ..scenario.clone() };
-        let report = search(&scenario, MOST_STATES);
+        let report = search(&scenario, MAX_STATES);
         match report.finding {
             None => panic!("{fault:?} was not found in {} states", report.states),
             Some(finding) if finding.violation != expected => {

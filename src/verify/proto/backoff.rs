@@ -6,7 +6,7 @@ use proptest::prelude::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn bounds(capacity: usize) -> Bounds {
-    Bounds { first: SECOND, most: 300 * SECOND, refuse_most: 600 * SECOND, capacity }
+    Bounds { first: SECOND, max: 300 * SECOND, max_refusal: 600 * SECOND, capacity }
 }
 
 fn peer(n: u8) -> PeerId {
@@ -62,7 +62,7 @@ fn an_address_that_was_not_tried_is_let_through_once() {
 fn too_many_addresses_count_as_tried_all() {
     let mut table = BackoffTable::new(bounds(9));
     let now = Instant::now();
-    let many: Vec<u64> = (0..=u32::try_from(MOST_TRIED).unwrap()).map(hash).collect();
+    let many: Vec<u64> = (0..=u32::try_from(MAX_TRIED).unwrap()).map(hash).collect();
     table.failed(peer(1), Outcome::Unreachable, (), &many, now, 0);
     assert!(table.check(&peer(1), &[hash(999)], now).is_some());
 }

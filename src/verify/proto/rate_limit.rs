@@ -107,8 +107,8 @@ proptest! {
             for (i, from) in times.iter().enumerate() {
                 for (j, to) in times.iter().enumerate().skip(i) {
                     let window = to.duration_since(*from).as_secs_f64();
-                    let most = f64::from(burst) + window * f64::from(rate) + 1e-6;
-                    prop_assert!((j - i + 1) as f64 <= most);
+                    let max = f64::from(burst) + window * f64::from(rate) + 1e-6;
+                    prop_assert!((j - i + 1) as f64 <= max);
                 }
             }
         }

@@ -72,32 +72,32 @@ fn inbound_meets_every_row() {
     let vacant = Test::default();
     assert_eq!(
         vacant.judge(&at, KeyOrder::PeerSmaller, false),
-        Judgement::Accept(InboundRow::Vacant)
+        InboundDecision::Accept(InboundCase::Vacant)
     );
     let mut open = Test::default();
     open.dial(AttemptId::next(), "ours");
     assert_eq!(
         open.judge(&at, KeyOrder::PeerSmaller, false),
-        Judgement::Accept(InboundRow::AbortsDial)
+        InboundDecision::Accept(InboundCase::AbortsDial)
     );
     let (slot, _) = committed();
     assert_eq!(
         slot.judge(&at, KeyOrder::PeerLarger, false),
-        Judgement::Accept(InboundRow::SupersedesDial)
+        InboundDecision::Accept(InboundCase::SupersedesDial)
     );
-    assert_eq!(slot.judge(&at, KeyOrder::PeerSmaller, false), Judgement::Park);
+    assert_eq!(slot.judge(&at, KeyOrder::PeerSmaller, false), InboundDecision::Park);
     let (slot, _) = ready(at);
     assert_eq!(
         slot.judge(&claim(1, 6, 6), KeyOrder::PeerSmaller, false),
-        Judgement::Accept(InboundRow::RetiresSession)
+        InboundDecision::Accept(InboundCase::RetiresSession)
     );
     assert_eq!(
         slot.judge(&claim(1, 4, 6), KeyOrder::PeerSmaller, false),
-        Judgement::Reject(RejectReason::Duplicate)
+        InboundDecision::Reject(RejectReason::Duplicate)
     );
     assert_eq!(
         slot.judge(&claim(1, 4, 6), KeyOrder::PeerSmaller, true),
-        Judgement::Reject(RejectReason::Simultaneous)
+        InboundDecision::Reject(RejectReason::Simultaneous)
     );
 }
 
@@ -113,19 +113,19 @@ fn a_late_accept_meets_every_row() {
     };
 
     let (slot, attempt, _) = superseded();
-    assert_eq!(slot.accepted(attempt, &late), Acceptance::Adopt(AcceptRow::LateRetiresSession));
-    assert_eq!(slot.accepted(attempt, &claim(1, 4, 6)), Acceptance::Drain(DrainRow::Stale));
+    assert_eq!(slot.accepted(attempt, &late), Acceptance::Adopt(AcceptCase::LateRetiresSession));
+    assert_eq!(slot.accepted(attempt, &claim(1, 4, 6)), Acceptance::Drain(DrainCase::Stale));
 
     let (mut slot, attempt, id) = superseded();
     assert_eq!(slot.remove(id), Some("theirs"));
     assert!(!slot.is_vacant(), "the verdict is still awaited");
-    assert_eq!(slot.accepted(attempt, &late), Acceptance::Adopt(AcceptRow::LateVacant));
+    assert_eq!(slot.accepted(attempt, &late), Acceptance::Adopt(AcceptCase::LateVacant));
 
     let second = AttemptId::next();
     slot.dial(second, "second");
-    assert_eq!(slot.accepted(attempt, &late), Acceptance::Adopt(AcceptRow::LateAbortsDial));
+    assert_eq!(slot.accepted(attempt, &late), Acceptance::Adopt(AcceptCase::LateAbortsDial));
     slot.commit(second);
-    assert_eq!(slot.accepted(attempt, &late), Acceptance::Adopt(AcceptRow::LateSupersedesDial));
+    assert_eq!(slot.accepted(attempt, &late), Acceptance::Adopt(AcceptCase::LateSupersedesDial));
     let displaced = slot.install_outbound(attempt, SessionId::next(), late, "adopted");
     assert_eq!(displaced.dial, Some(("second", Phase::Committed)));
     assert_eq!(slot.superseded().len(), 1, "the second dial awaits its verdict in turn");
@@ -136,7 +136,7 @@ fn disconnect_reaches_superseded_dials() {
     let (mut slot, attempt) = committed();
     slot.install_inbound(SessionId::next(), claim(1, 5, 5), "theirs");
     assert_eq!(slot.disconnect().session, Some("theirs"));
-    assert_eq!(slot.accepted(attempt, &claim(1, 6, 6)), Acceptance::Drain(DrainRow::Cancelled));
+    assert_eq!(slot.accepted(attempt, &claim(1, 6, 6)), Acceptance::Drain(DrainCase::Cancelled));
     assert_eq!(slot.dial_ended(attempt), Ended::Forgotten);
     assert!(slot.is_vacant());
 }
@@ -146,14 +146,14 @@ fn a_disconnected_committed_dial_leaves_the_slot_free_and_is_drained() {
     let (mut slot, attempt) = committed();
     assert_eq!(slot.disconnect().dial, Some(("ours", Phase::Committed)));
     assert!(slot.dial(AttemptId::next(), "next"));
-    assert_eq!(slot.accepted(attempt, &claim(1, 6, 6)), Acceptance::Drain(DrainRow::Cancelled));
+    assert_eq!(slot.accepted(attempt, &claim(1, 6, 6)), Acceptance::Drain(DrainCase::Cancelled));
 }
 
 #[test]
 fn an_ordinary_accept_hands_back_the_dial_itself() {
     let (mut slot, attempt) = committed();
     let at = claim(1, 5, 5);
-    assert_eq!(slot.accepted(attempt, &at), Acceptance::Adopt(AcceptRow::Current));
+    assert_eq!(slot.accepted(attempt, &at), Acceptance::Adopt(AcceptCase::Current));
     let displaced = slot.install_outbound(attempt, SessionId::next(), at, "session");
     assert_eq!(displaced.dial, Some(("ours", Phase::Committed)));
     assert_eq!(slot.superseded().len(), 0);
@@ -196,7 +196,7 @@ fn a_session_that_is_not_let_go_stays() {
     assert_eq!(slot.remove_if(SessionId::next(), asked), None);
     assert_eq!(
         slot.judge(&claim(1, 7, 2), KeyOrder::PeerLarger, false),
-        Judgement::Reject(RejectReason::Duplicate)
+        InboundDecision::Reject(RejectReason::Duplicate)
     );
     assert_eq!(slot.remove_if(id, Ok), Some("held"));
     assert!(slot.is_vacant());

@@ -3,7 +3,7 @@
 use super::*;
 use crate::base::error::SendError;
 use crate::proto::native::connection::Event;
-use crate::session::line::{Entry, Line};
+use crate::session::line::{Entry, SendBuffer};
 
 #[tokio::test(start_paused = true)]
 async fn sixteen_tasks_send_and_every_message_arrives_once_and_in_order() {
@@ -56,13 +56,13 @@ async fn empty_and_largest_messages_arrive_through_a_tiny_stream() {
 #[tokio::test(start_paused = true)]
 async fn messages_in_the_frame_of_the_verdict_wait_for_no_other_frame() {
     let (ours, theirs) = transports(Suite::default());
-    let mut theirs = SessionCore::new(theirs, params(Role::Responder));
+    let mut theirs = SessionCore::new(theirs, params(HandshakeRole::Responder));
     theirs.verdict(accept());
     let mut queue = std::collections::VecDeque::from([message(1, 1_028), message(2, 1_028)]);
     let (mut scratch, mut wire) = (Vec::new(), Vec::new());
     theirs.seal(&mut queue, &mut scratch, &mut wire, usize::MAX).unwrap();
     // The whole frame is opened by the handshake, which takes nothing but the verdict out of it.
-    let mut core = SessionCore::new(ours, params(Role::Initiator));
+    let mut core = SessionCore::new(ours, params(HandshakeRole::Initiator));
     let (length, body) = wire.split_at(2);
     assert_eq!(usize::from(u16::from_be_bytes([length[0], length[1]])), body.len());
     core.open(body, Instant::now().into_std()).unwrap();
@@ -121,7 +121,7 @@ async fn expired_messages_are_dropped_counted_and_delay_nobody() {
     settle().await;
     let got: Vec<_> = theirs.received().iter().map(number).collect();
     assert_eq!(got, [0, 1, 3, 5, 7, 9]);
-    assert_eq!(ours.session.picture(Instant::now()).expired, 4);
+    assert_eq!(ours.session.snapshot(Instant::now()).expired, 4);
     ours.assert_settled();
 }
 
@@ -197,7 +197,7 @@ async fn no_message_is_dropped_under_the_queues_lock() {
 #[tokio::test]
 async fn a_newcomer_passes_those_who_wait_only_where_there_is_room_for_all() {
     let settings = settings(small());
-    let (queue, control) = (Queue::new(&settings), Control::default());
+    let (queue, control) = (Queue::new(&settings), DriverSignal::default());
     let (shared, _inbox) = Shared::new(settings);
     let offer = |size| queue.try_push(&control, &shared, message(0, size), None).is_ok();
     // 2,000 of its own and 8,000 of the budget, at 1,000 each.
@@ -205,11 +205,11 @@ async fn a_newcomer_passes_those_who_wait_only_where_there_is_room_for_all() {
     let mut waits = std::pin::pin!(queue.push(&control, &shared, message(0, 936), None));
     assert!(futures_util::poll!(&mut waits).is_pending());
 
-    let mut taken = Line::default();
+    let mut taken = SendBuffer::default();
     queue.take_all(&mut taken);
     let mut free = || {
         let Some(Entry::Message(first)) = taken.pop() else { panic!("it is not small") };
-        queue.release(&shared.budget, first.credit());
+        queue.release(&shared.budget, first.reserved());
     };
     free();
     assert!(!offer(8), "there is room for it, but then none for the one who waits");

@@ -7,7 +7,7 @@ use std::sync::Barrier;
 use super::*;
 
 /// Puts a core with permits into the slot, as a pool does for `max_leases` or an exclusive waiter.
-fn limit(end: &End, permits: u32) -> Share {
+fn limit(end: &End, permits: u32) -> LeaseHandle {
     let core = LeaseCore::new(Arc::clone(&end.session), NonZeroU32::new(permits));
     let old = end.host.slot.lock().unwrap().replace(kept(&core));
     drop(old);
@@ -21,10 +21,10 @@ async fn one_lease_and_a_hundred_tasks_take_a_hundred_turns_each_in_order() {
     let turns = Arc::new(Mutex::new(Vec::new()));
     let tasks: Vec<_> = (0..100)
         .map(|task| {
-            let (core, turns) = (Share::clone(&core), Arc::clone(&turns));
+            let (core, turns) = (LeaseHandle::clone(&core), Arc::clone(&turns));
             tokio::spawn(async move {
                 for _ in 0..100 {
-                    let lease = Turn::of(&core).wait().await.unwrap();
+                    let lease = LeaseWaiter::of(&core).wait().await.unwrap();
                     turns.lock().unwrap().push(task);
                     tokio::task::yield_now().await;
                     drop(lease);
@@ -35,7 +35,7 @@ async fn one_lease_and_a_hundred_tasks_take_a_hundred_turns_each_in_order() {
     tokio::task::yield_now().await;
     // Waiters that go away skip nobody.
     for _ in 0..50 {
-        let mut turn = Box::pin(Turn::of(&core).wait());
+        let mut turn = Box::pin(LeaseWaiter::of(&core).wait());
         assert!(futures_util::poll!(&mut turn).is_pending());
         tokio::task::yield_now().await;
     }
@@ -55,8 +55,8 @@ async fn one_lease_and_a_hundred_tasks_take_a_hundred_turns_each_in_order() {
 async fn those_who_wait_for_a_turn_are_woken_by_retirement_and_do_not_hold_it_up() {
     let (ours, _theirs) = pair(Config::default(), 1 << 16).await;
     let core = limit(&ours, 1);
-    let lease = Turn::of(&core).wait().await.unwrap();
-    let waiting = tokio::spawn(Turn::of(&core).wait());
+    let lease = LeaseWaiter::of(&core).wait().await.unwrap();
+    let waiting = tokio::spawn(LeaseWaiter::of(&core).wait());
     settle().await;
     drop(core);
     ours.retire(CloseReason::Age);
@@ -80,7 +80,7 @@ async fn an_exclusive_lease_waits_for_all_others_and_receives() {
     let mut exclusive = waiting.await.unwrap().unwrap();
     let core = ours.core();
     assert!(Lease::try_checkout(&core).is_none());
-    let next = tokio::spawn(Turn::of(&core).wait());
+    let next = tokio::spawn(LeaseWaiter::of(&core).wait());
     drop(core);
 
     for number in 1..=5 {
@@ -202,7 +202,7 @@ async fn a_discarded_session_is_closed_for_everybody_and_says_why() {
     let (ours, theirs) = pair(Config::default(), 1 << 16).await;
     let other = ours.lease();
     ours.lease().discard();
-    assert_eq!(ours.session.fit(), Fit::Retired);
+    assert_eq!(ours.session.availability(), Availability::Retired);
     assert_eq!(other.closed().await, CloseReason::Discarded);
     let error = other.send(message(1, 1)).await.unwrap_err();
     assert_eq!(error.kind, SendErrorKind::Closed(CloseReason::Discarded));
@@ -224,7 +224,10 @@ async fn what_the_pool_keeps_is_no_lease_whatever_becomes_of_the_session() {
     assert_eq!(ours.session.leases_out(), 2);
     lease.discard();
     // The pool has not heard of it.
-    assert_eq!((ours.session.fit(), ours.session.leases_out()), (Fit::Retired, 1));
+    assert_eq!(
+        (ours.session.availability(), ours.session.leases_out()),
+        (Availability::Retired, 1)
+    );
     assert!(ours.host.slot.lock().unwrap().is_some());
     settle().await;
     assert!(ours.host.slot.lock().unwrap().is_none());
@@ -238,7 +241,7 @@ async fn a_share_is_closed_or_leased_but_never_both() {
     let (ours, _theirs) = pair(Config::default(), 1 << 16).await;
     // What is in the slot counts, too.
     drop(ours.host.slot.lock().unwrap().take());
-    let only = || Kept::of(&LeaseCore::new(Arc::clone(&ours.session), None));
+    let only = || UncountedRef::of(&LeaseCore::new(Arc::clone(&ours.session), None));
 
     let older = Lease::try_checkout(&only()).unwrap();
     let core = only().close_unused().expect_err("a lease of an older core is one");
@@ -246,7 +249,7 @@ async fn a_share_is_closed_or_leased_but_never_both() {
     let lease = Lease::try_checkout(&core).unwrap();
     let core = core.close_unused().unwrap_err();
     drop(lease);
-    let handle = Share::downgrade(&core);
+    let handle = LeaseHandle::downgrade(&core);
     let closed = core.close_unused().unwrap();
     assert!(handle.upgrade().is_none(), "it is closed for good");
     assert_eq!(ours.session.leases_out(), 0);
@@ -254,7 +257,7 @@ async fn a_share_is_closed_or_leased_but_never_both() {
 
     for _ in 0..5_000 {
         let core = only();
-        let handle = Share::downgrade(&core);
+        let handle = LeaseHandle::downgrade(&core);
         let start = Barrier::new(2);
         let (close, lease) = std::thread::scope(|scope| {
             let wait = || start.wait();
@@ -277,16 +280,16 @@ async fn leases_of_every_core_see_what_their_session_is_marked_with() {
     let old = Lease::try_checkout(&ours.core()).unwrap();
     let new = Lease::try_checkout(&limit(&ours, 2)).unwrap();
     assert!(old.try_clone().is_none(), "a newer core has taken its place");
-    let seen = || [old.fit(), new.fit(), ours.session.fit()];
-    assert_eq!(seen(), [Fit::Ready; 3]);
+    let seen = || [old.availability(), new.availability(), ours.session.availability()];
+    assert_eq!(seen(), [Availability::Ready; 3]);
     ours.session.mark(NEEDS_PROBE);
-    assert_eq!(seen(), [Fit::NeedsProbe; 3]);
+    assert_eq!(seen(), [Availability::NeedsProbe; 3]);
     // A core that comes later knows it too.
-    assert_eq!(limit(&ours, 3).fit(), Fit::NeedsProbe);
+    assert_eq!(limit(&ours, 3).availability(), Availability::NeedsProbe);
     ours.session.unmark(NEEDS_PROBE);
-    assert_eq!(seen(), [Fit::Ready; 3]);
+    assert_eq!(seen(), [Availability::Ready; 3]);
     ours.session.retire(CloseReason::Idle);
-    assert_eq!(seen(), [Fit::Retired; 3]);
+    assert_eq!(seen(), [Availability::Retired; 3]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,12 +9,12 @@ use crate::base::timer::Timer;
 async fn an_idle_session_lives_on_pings_and_is_in_doubt_in_between() {
     let (ours, theirs) = pair(Config::default(), 1 << 16).await;
     tokio::time::sleep(Duration::from_secs(31)).await;
-    assert_eq!(ours.session.fit(), Fit::NeedsProbe);
+    assert_eq!(ours.session.availability(), Availability::NeedsProbe);
     assert!(ours.session.probe().await.is_ok());
-    assert_eq!(ours.session.fit(), Fit::Ready);
+    assert_eq!(ours.session.availability(), Availability::Ready);
     tokio::time::sleep(Duration::from_secs(3_600)).await;
     assert_eq!((ours.session.ended(), theirs.session.ended()), (None, None));
-    assert!(ours.session.picture(Instant::now()).rtt.is_some());
+    assert!(ours.session.snapshot(Instant::now()).rtt.is_some());
 }
 
 /// Two ends whose responder neither reads nor writes from now on.
@@ -94,11 +94,11 @@ impl AsyncWrite for Instantaneous {
 /// The initiator's core, which has the verdict, and the responder's.
 fn accepted() -> (SessionCore, SessionCore) {
     let (ours, theirs) = transports(Suite::default());
-    let mut theirs = SessionCore::new(theirs, params(Role::Responder));
+    let mut theirs = SessionCore::new(theirs, params(HandshakeRole::Responder));
     theirs.verdict(accept());
     let (mut none, mut verdict) = (std::collections::VecDeque::new(), Vec::new());
     theirs.seal(&mut none, &mut Vec::new(), &mut verdict, usize::MAX).unwrap();
-    let mut ours = SessionCore::new(ours, params(Role::Initiator));
+    let mut ours = SessionCore::new(ours, params(HandshakeRole::Initiator));
     ours.open(&verdict[2..], std::time::Instant::now()).unwrap();
     (ours, theirs)
 }
@@ -221,7 +221,7 @@ async fn a_driver_that_is_dropped_unrun_resolves_all_who_wait() {
         Lease::try_checkout(&core).unwrap()
     };
     lease.try_send(message(1, 10)).unwrap();
-    let core = SessionCore::new(transports(Suite::default()).0, params(Role::Initiator));
+    let core = SessionCore::new(transports(Suite::default()).0, params(HandshakeRole::Initiator));
     let told: Arc<dyn Host> = host.clone();
     let driver = session.drive(Box::new(tokio::io::duplex(10).0), core, Vec::new(), told, None);
     let waiting = {
@@ -255,7 +255,8 @@ async fn bytes_that_are_not_frames_end_the_session_with_their_name() {
         let session = Session::new(spec(1, Origin::Outbound, &shared.settings), &shared);
         let host = Arc::new(FakeHost::default());
         let (a, mut b) = tokio::io::duplex(1_000);
-        let core = SessionCore::new(transports(Suite::default()).0, params(Role::Initiator));
+        let core =
+            SessionCore::new(transports(Suite::default()).0, params(HandshakeRole::Initiator));
         tokio::spawn(session.drive(Box::new(a), core, Vec::new(), host, None));
         b.write_all(bytes).await.unwrap();
         assert_eq!(session.closed().await, CloseReason::Protocol(error));
@@ -272,7 +273,7 @@ async fn an_idle_session_has_given_its_buffers_back() {
     settle().await;
     // One to read into, one for ciphertext, one for a frame's plaintext: all that is ever in use at
     // one moment.
-    assert_eq!(ours.shared.stock.kept(), (1, 2));
+    assert_eq!(ours.shared.stock.spare(), (1, 2));
 }
 
 /// A write buffer that is a little larger than what is kept would be allocated for each batch.
@@ -286,7 +287,7 @@ async fn the_buffer_of_a_full_batch_is_used_again() {
         theirs.inbox.recv().await.unwrap();
     }
     settle().await;
-    assert_eq!(ours.shared.stock.kept(), (1, 2));
+    assert_eq!(ours.shared.stock.spare(), (1, 2));
 }
 
 #[test]
@@ -310,7 +311,7 @@ async fn the_limits_of_a_handshake_do_not_wake_its_session() {
     let mut timer = Timer::default();
     {
         let work = pin!(std::future::pending::<()>());
-        let limit = pin!(timer.within(Duration::from_secs(10), work));
+        let limit = pin!(timer.timeout(Duration::from_secs(10), work));
         assert!(futures_util::poll!(limit).is_pending());
     }
     let host: Arc<dyn Host> = Arc::new(FakeHost::default());

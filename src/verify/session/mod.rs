@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::base::config::{Config, Settings};
 use crate::base::suite::Suite;
-use crate::proto::Role;
+use crate::proto::HandshakeRole;
 use crate::verify::pair::{accept, params, transports};
 
 /// What a host was told, and how it behaves.
@@ -33,11 +33,11 @@ struct FakeHost {
     healthy: Mutex<Option<bool>>,
     checks: AtomicUsize,
     /// What a pool keeps, dropped when the session is retired.
-    slot: Mutex<Option<[Kept; 2]>>,
+    slot: Mutex<Option<[UncountedRef; 2]>>,
 }
 
-fn kept(core: &Share) -> [Kept; 2] {
-    std::array::from_fn(|_| Kept::of(core))
+fn kept(core: &LeaseHandle) -> [UncountedRef; 2] {
+    std::array::from_fn(|_| UncountedRef::of(core))
 }
 
 impl Host for FakeHost {
@@ -78,8 +78,8 @@ impl End {
         Lease::try_checkout(&slot.as_ref().unwrap()[0]).unwrap()
     }
 
-    fn core(&self) -> Share {
-        Share::clone(&self.host.slot.lock().unwrap().as_ref().unwrap()[0])
+    fn core(&self) -> LeaseHandle {
+        LeaseHandle::clone(&self.host.slot.lock().unwrap().as_ref().unwrap()[0])
     }
 
     /// What a pool does: out of the map, then retired.
@@ -158,8 +158,8 @@ where
     let (initiator, responder) = transports(Suite::default());
     let end = |shared: Arc<Shared>, inbox, stream: BoxedStream, transport, role| {
         let (secret, origin, first) = match role {
-            Role::Initiator => (2, Origin::Outbound, None),
-            Role::Responder => (1, Origin::Inbound, Some(accept())),
+            HandshakeRole::Initiator => (2, Origin::Outbound, None),
+            HandshakeRole::Responder => (1, Origin::Inbound, Some(accept())),
         };
         let mut spec = spec(secret, origin, &shared.settings);
         change(&mut spec);
@@ -174,8 +174,8 @@ where
         End { session, host, inbox, shared, driver }
     };
     (
-        end(ours_shared, ours_inbox, Box::new(a), initiator, Role::Initiator),
-        end(theirs_shared, theirs_inbox, Box::new(b), responder, Role::Responder),
+        end(ours_shared, ours_inbox, Box::new(a), initiator, HandshakeRole::Initiator),
+        end(theirs_shared, theirs_inbox, Box::new(b), responder, HandshakeRole::Responder),
     )
 }
 
@@ -208,7 +208,7 @@ fn number(message: &Bytes) -> u64 {
 /// A stream that stops reading, writing, or both, when told to, and can fail.
 struct Gated {
     stream: DuplexStream,
-    gate: Arc<Gates>,
+    window: Arc<Gates>,
 }
 
 #[derive(Default)]
@@ -219,8 +219,8 @@ struct Gates {
 
 impl Gated {
     fn new(stream: DuplexStream) -> (Self, Arc<Gates>) {
-        let gate = Arc::new(Gates::default());
-        (Self { stream, gate: Arc::clone(&gate) }, gate)
+        let window = Arc::new(Gates::default());
+        (Self { stream, window: Arc::clone(&window) }, window)
     }
 }
 
@@ -230,7 +230,7 @@ impl AsyncRead for Gated {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        if self.gate.closed_for_reading.load(Ordering::Relaxed) {
+        if self.window.closed_for_reading.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
         Pin::new(&mut self.stream).poll_read(cx, buf)
@@ -243,7 +243,7 @@ impl AsyncWrite for Gated {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        if self.gate.closed_for_writing.load(Ordering::Relaxed) {
+        if self.window.closed_for_writing.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
         Pin::new(&mut self.stream).poll_write(cx, buf)

@@ -296,7 +296,7 @@ async fn skewed_and_replayed_messages_get_no_byte() {
     a_clock.store(NOW + 60, Ordering::Relaxed);
     let message = message1(&a, &b);
     let (_, answered) = hears(&b, &message).await;
-    assert_eq!(answered, 2 + LEAST_MESSAGE_2);
+    assert_eq!(answered, 2 + MIN_MESSAGE_2);
     // For as long as its date is believed, a copy is known; then the date is not believed.
     for seconds in [0, 1, 59, 60] {
         tokio::time::advance(Duration::from_secs(seconds)).await;
@@ -357,7 +357,7 @@ async fn one_byte_a_second_does_not_stretch_the_whole_handshake() {
     let dribble = async {
         ours.write_all(&message1(&a, &b)).await.unwrap();
         // Message 3 is announced as long as it may be.
-        ours.write_all(&(MOST_MESSAGE_3 as u16).to_be_bytes()).await.unwrap();
+        ours.write_all(&(MAX_MESSAGE_3 as u16).to_be_bytes()).await.unwrap();
         while ours.write_all(&[7]).await.is_ok() {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -384,7 +384,7 @@ async fn third(
     let script = async {
         let (state, one) = Initiator::start(&a.shared.terms, &b.peer_id(), a.time()).unwrap();
         ours.write_all(&framed(&one)).await.unwrap();
-        let mut two = [0; 2 + LEAST_MESSAGE_2];
+        let mut two = [0; 2 + MIN_MESSAGE_2];
         ours.read_exact(&mut two).await.unwrap();
         let (state, _) = state.read_message2(&two[2..]).unwrap();
         let hello = Message3 {
@@ -408,8 +408,8 @@ async fn third(
 #[tokio::test(start_paused = true)]
 async fn a_bad_message_3_gets_no_answer() {
     let (a, b) = (native(1), native(2));
-    let message2 = 2 + LEAST_MESSAGE_2;
-    let whole = 2 + LEAST_MESSAGE_3 + 7;
+    let message2 = 2 + MIN_MESSAGE_2;
+    let whole = 2 + MIN_MESSAGE_3 + 7;
     for at in 2..whole {
         let (error, written) = third(&a, &b, |input| input[at] ^= 4).await;
         assert!(matches!(error, HandshakeError::Verify { message: 3 }), "{error:?}");
@@ -447,7 +447,7 @@ async fn our_own_key_is_refused_on_both_sides() {
     let b = native(1);
     let (error, written) = third_of_thief(&b).await;
     assert!(matches!(error, HandshakeError::OwnIdentity), "{error:?}");
-    assert_eq!(written, 2 + LEAST_MESSAGE_2);
+    assert_eq!(written, 2 + MIN_MESSAGE_2);
 }
 
 /// An initiator with `b`'s own secret, which skips the check on itself.
@@ -472,7 +472,7 @@ async fn third_of_thief(b: &Native) -> (HandshakeError, usize) {
         let mut buffer = [0; 200];
         let n = state.write_message(&(NOW as u32).to_be_bytes(), &mut buffer).unwrap();
         ours.write_all(&framed(&buffer[..n])).await.unwrap();
-        let mut two = [0; 2 + LEAST_MESSAGE_2];
+        let mut two = [0; 2 + MIN_MESSAGE_2];
         ours.read_exact(&mut two).await.unwrap();
         state.read_message(&two[2..], &mut [0; 100]).unwrap();
         let payload = [&[0; 8][..], &[1; 13], &[0, 0]].concat();
@@ -495,7 +495,7 @@ async fn answered_with(answer: &[u8]) -> HandshakeError {
 #[tokio::test(start_paused = true)]
 async fn an_initiator_names_what_it_hears() {
     assert!(matches!(answered_with(&[]).await, HandshakeError::NoAnswer));
-    let partial = framed(&[1; LEAST_MESSAGE_2]);
+    let partial = framed(&[1; MIN_MESSAGE_2]);
     for cut in 1..partial.len() {
         assert!(matches!(answered_with(&partial[..cut]).await, HandshakeError::NoAnswer));
     }

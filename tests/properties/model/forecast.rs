@@ -5,7 +5,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{ABSENT, Held, LeaseNo, Link, MOST_MESSAGE, Model, SessionNo, Standing, pair};
+use super::{ABSENT, Held, LeaseNo, Link, MAX_MESSAGE, Model, SessionNo, Standing, pair};
 use crate::net::Fate;
 use crate::story::{Answer, Step};
 
@@ -269,7 +269,7 @@ impl Model {
         Forecast::Sent(match self.standing(lease) {
             Standing::Stale => Sending::Refused,
             Standing::Unsure => Sending::Unsure,
-            Standing::Live(_) if length > MOST_MESSAGE => Sending::TooLarge,
+            Standing::Live(_) if length > MAX_MESSAGE => Sending::TooLarge,
             Standing::Live(session) if self.setup.small_queues => {
                 let session = self.sessions.get_mut(&session).unwrap();
                 session.sent[session.end(node)] = None;
@@ -294,7 +294,7 @@ impl Model {
             Reach::Session(session) if self.free_leases(from, session) == 0 => {
                 denied(self.setup.without_lease(), connects)
             }
-            Reach::Session(_) if length > MOST_MESSAGE => Forecast::Sent(Sending::TooLarge),
+            Reach::Session(_) if length > MAX_MESSAGE => Forecast::Sent(Sending::TooLarge),
             Reach::Session(session) => {
                 self.accept(session, from, count.into());
                 Forecast::Calls {

@@ -45,7 +45,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::base::error::{CloseReason, GoodbyeReason, ProtocolError};
-use crate::proto::Role;
+use crate::proto::HandshakeRole;
 use crate::proto::native::batch::Outbox;
 use crate::proto::native::crypto::Transport;
 use crate::proto::native::record::Verdict;
@@ -61,7 +61,7 @@ const REKEY_AFTER_FRAMES: u64 = 1 << 32;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CoreParams {
     /// Who gives the verdict.
-    pub(crate) role: Role,
+    pub(crate) role: HandshakeRole,
     /// The largest message that we accept, in bytes.
     pub(crate) max_message: usize,
     /// The largest message that the peer accepts, in bytes.
@@ -150,8 +150,8 @@ impl SessionCore {
     /// A session whose handshake is complete and whose verdict is outstanding.
     pub(crate) fn new(transport: Transport, params: CoreParams) -> Self {
         let (sending, receiving) = match params.role {
-            Role::Initiator => (Phase::Silent, Phase::Verdict),
-            Role::Responder => (Phase::Verdict, Phase::Silent),
+            HandshakeRole::Initiator => (Phase::Silent, Phase::Verdict),
+            HandshakeRole::Responder => (Phase::Verdict, Phase::Silent),
         };
         Self {
             transport,

@@ -12,7 +12,7 @@ use bytes::{Buf, Bytes};
 use super::{Event, Phase, SessionCore};
 use crate::base::error::ProtocolError;
 use crate::proto::native::frame;
-use crate::proto::native::parcel::Parcel;
+use crate::proto::native::parcel::MessageBatch;
 use crate::proto::native::record;
 use crate::proto::native::record::{Record, Verdict};
 
@@ -96,7 +96,7 @@ impl SessionCore {
         memory: impl FnOnce(usize) -> M,
     ) -> Result<(Bytes, usize), ProtocolError> {
         let length = u16::try_from(ciphertext.len()).unwrap_or(u16::MAX);
-        if !(frame::LEAST_CIPHERTEXT..=frame::MOST_CIPHERTEXT).contains(&ciphertext.len()) {
+        if !(frame::MIN_CIPHERTEXT..=frame::MAX_CIPHERTEXT).contains(&ciphertext.len()) {
             return Err(ProtocolError::FrameLength(length));
         }
         let mut memory = memory(ciphertext.len() - frame::TAG);
@@ -216,8 +216,8 @@ impl SessionCore {
             return Err(ProtocolError::PingFlood);
         }
         self.pings_paid_until = Some(paid_until + share);
-        let most = self.params.pings_per_second as usize;
-        self.outbox.pong(nonce, most);
+        let max = self.params.pings_per_second as usize;
+        self.outbox.pong(nonce, max);
         Ok(())
     }
 
@@ -235,12 +235,12 @@ impl SessionCore {
     }
 
     /// The messages of the next frame, if it holds nothing else; then there is nothing to poll in it.
-    pub(crate) fn poll_messages(&mut self) -> Option<Parcel> {
+    pub(crate) fn poll_messages(&mut self) -> Option<MessageBatch> {
         let messages = self.opened.as_ref()?.all_messages?;
         let records = self.opened.take()?.plaintext;
         self.opened = self.opened_later.pop_front();
         self.received += u64::from(messages);
-        Some(Parcel::Frame { records, messages })
+        Some(MessageBatch::Frame { records, messages })
     }
 
     /// What the peer said next.

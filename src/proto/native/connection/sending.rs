@@ -11,8 +11,8 @@ use crate::proto::native::record;
 use crate::proto::native::record::{Record, Verdict};
 
 impl SessionCore {
-    /// Appends frames to `out` until nothing waits or `out` is at least `most` bytes long; one frame
-    /// may take it past that by up to [`frame::MOST_FRAME`] bytes. The source is asked only while
+    /// Appends frames to `out` until nothing waits or `out` is at least `max` bytes long; one frame
+    /// may take it past that by up to [`frame::MAX_FRAME`] bytes. The source is asked only while
     /// messages may be sent.
     ///
     /// # Errors
@@ -24,14 +24,14 @@ impl SessionCore {
         source: &mut dyn MessageSource,
         scratch: &mut Vec<u8>,
         out: &mut Vec<u8>,
-        most: usize,
+        max: usize,
     ) -> Result<Sealed, ProtocolError> {
         if let Some(error) = self.failed {
             return Err(error);
         }
         let begin = out.len();
         let mut sealed = Sealed::default();
-        while out.len() < most {
+        while out.len() < max {
             match self.seal_frame(source, scratch, out, &mut sealed) {
                 Ok(true) => sealed.frames += 1,
                 Ok(false) => break,
@@ -66,8 +66,8 @@ impl SessionCore {
         }
         if self.sending == Phase::Open {
             self.outbox.fill_control(&mut plaintext);
-            let most_message = self.params.peer_max_message;
-            let filled = self.outbox.fill_messages(&mut plaintext, source, most_message)?;
+            let max_message = self.params.peer_max_message;
+            let filled = self.outbox.fill_messages(&mut plaintext, source, max_message)?;
             self.sent += filled.finished;
             sealed.messages_finished += filled.finished;
             if self.drain && filled.source_empty && plaintext.push(Record::Drain) {

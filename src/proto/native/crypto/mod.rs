@@ -60,7 +60,7 @@ struct Resolver {
 
 impl CryptoResolver for Resolver {
     fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        Some(Box::new(Draw(Arc::clone(&self.entropy))))
+        Some(Box::new(EntropyRng(Arc::clone(&self.entropy))))
     }
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
@@ -80,9 +80,9 @@ impl CryptoResolver for Resolver {
 }
 
 /// snow's view of an [`Entropy`].
-struct Draw(Arc<dyn Entropy>);
+struct EntropyRng(Arc<dyn Entropy>);
 
-impl Random for Draw {
+impl Random for EntropyRng {
     fn try_fill_bytes(&mut self, dest: &mut [u8]) -> Result<(), snow::Error> {
         self.0.fill(dest);
         Ok(())

@@ -89,7 +89,7 @@ fn ephemeral_keys_come_from_the_given_entropy() {
     for (_, make) in resolvers([5; KEY]) {
         let resolver = make();
         let mut dh = resolver.resolve_dh(&DHChoice::Curve25519).unwrap();
-        let mut rng = Draw(Arc::new(TestEntropy::new(3)));
+        let mut rng = EntropyRng(Arc::new(TestEntropy::new(3)));
         dh.generate(&mut rng).unwrap();
         publics.push(dh.pubkey().to_vec());
         dh.generate(&mut rng).unwrap();

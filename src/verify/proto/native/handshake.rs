@@ -10,17 +10,17 @@ const SUITES: [Suite; 2] = [Suite::ChaChaPolyBlake2s, Suite::AesGcmSha256];
 const SKEW: Duration = Duration::from_secs(60);
 const NOW: u32 = 1_700_000_000;
 
-fn terms_of(secret: u8, suite: Suite, network: &[u8]) -> Terms {
+fn terms_of(secret: u8, suite: Suite, network: &[u8]) -> HandshakeParams {
     let key = Arc::new(StaticKey::new([secret; KEY]));
     let entropy = Arc::new(TestEntropy::new(u64::from(secret)));
-    Terms::new(suite, network, key, entropy)
+    HandshakeParams::new(suite, network, key, entropy)
 }
 
-fn terms(secret: u8) -> Terms {
+fn terms(secret: u8) -> HandshakeParams {
     terms_of(secret, Suite::default(), b"test")
 }
 
-fn read1(terms: &Terms, message: &[u8]) -> Result<Responder, HandshakeError> {
+fn read1(terms: &HandshakeParams, message: &[u8]) -> Result<Responder, HandshakeError> {
     Responder::read_message1(terms, message, NOW, SKEW, |_| true)
 }
 
@@ -38,7 +38,7 @@ fn hello3(payload: &[u8]) -> Message3 {
 }
 
 /// Both sides after message 2, from `a` to `b`.
-fn middle(a: &Terms, b: &Terms) -> (Answered, AwaitsMessage3) {
+fn middle(a: &HandshakeParams, b: &HandshakeParams) -> (Answered, AwaitsMessage3) {
     let (initiator, one) = Initiator::start(a, &b.own_id(), NOW).unwrap();
     let (responder, two) = read1(b, &one).unwrap().write_message2(&hello2()).unwrap();
     let (answered, hello) = initiator.read_message2(&two).unwrap();
@@ -53,13 +53,13 @@ fn name(error: &HandshakeError) -> String {
 #[test]
 fn both_sides_end_with_the_same_session() {
     for suite in SUITES {
-        for size in [0, 1, 1000, MOST_APPLICATION_PAYLOAD] {
+        for size in [0, 1, 1000, MAX_APPLICATION_PAYLOAD] {
             let (a, b) = (terms_of(1, suite, b""), terms_of(2, suite, b""));
             let (answered, responder) = middle(&a, &b);
             let sent = hello3(&vec![9; size]);
             let before = answered.handshake_hash();
             let (mut ours, three) = answered.write_message3(&sent, 2).unwrap();
-            assert_eq!(three.len(), 2 + LEAST_MESSAGE_3 + size);
+            assert_eq!(three.len(), 2 + MIN_MESSAGE_3 + size);
             let (mut theirs, peer, hello) = responder.read_message3(&three[2..]).unwrap();
             assert_eq!((peer, hello), (a.own_id(), sent));
             assert_eq!(ours.handshake_hash, theirs.handshake_hash);
@@ -86,8 +86,8 @@ fn the_prologue_is_as_documented() {
 #[test]
 fn the_lengths_are_as_documented() {
     assert_eq!(MESSAGE_1, 52);
-    assert_eq!((LEAST_MESSAGE_2, MOST_MESSAGE_2), (65, 321));
-    assert_eq!((LEAST_MESSAGE_3, MOST_MESSAGE_3), (87, 16_727));
+    assert_eq!((MIN_MESSAGE_2, MAX_MESSAGE_2), (65, 321));
+    assert_eq!((MIN_MESSAGE_3, MAX_MESSAGE_3), (87, 16_727));
 }
 
 #[test]
@@ -124,14 +124,14 @@ fn every_changed_bit_of_every_message_is_noticed() {
         let error = read1(&b, &bad).err().unwrap();
         assert!(matches!(error, HandshakeError::Verify { message: 1 }), "{error:?}");
     }
-    for at in 0..LEAST_MESSAGE_2 {
+    for at in 0..MIN_MESSAGE_2 {
         let (initiator, one) = Initiator::start(&a, &b.own_id(), NOW).unwrap();
         let (_, two) = read1(&b, &one).unwrap().write_message2(&hello2()).unwrap();
         let bad = flips(&two).nth(at).unwrap();
         let error = initiator.read_message2(&bad).err().unwrap();
         assert!(matches!(error, HandshakeError::Verify { message: 2 }), "{error:?}");
     }
-    for at in 0..LEAST_MESSAGE_3 + 3 {
+    for at in 0..MIN_MESSAGE_3 + 3 {
         let (answered, responder) = middle(&a, &b);
         let (_, three) = answered.write_message3(&hello3(b"abc"), 0).unwrap();
         let bad = flips(&three).nth(at).unwrap();
@@ -147,12 +147,12 @@ fn impossible_lengths_are_named() {
         let error = read1(&b, &vec![0; length]).err().unwrap();
         assert!(matches!(error, HandshakeError::Length { message: 1, .. }), "{error:?}");
     }
-    for length in [0, LEAST_MESSAGE_2 - 1, MOST_MESSAGE_2 + 1] {
+    for length in [0, MIN_MESSAGE_2 - 1, MAX_MESSAGE_2 + 1] {
         let (initiator, _) = Initiator::start(&a, &b.own_id(), NOW).unwrap();
         let error = initiator.read_message2(&vec![0; length]).err().unwrap();
         assert!(matches!(error, HandshakeError::Length { message: 2, .. }), "{error:?}");
     }
-    for length in [0, LEAST_MESSAGE_3 - 1, MOST_MESSAGE_3 + 1] {
+    for length in [0, MIN_MESSAGE_3 - 1, MAX_MESSAGE_3 + 1] {
         let (_, responder) = middle(&a, &b);
         let error = responder.read_message3(&vec![0; length]).err().unwrap();
         assert!(matches!(error, HandshakeError::Length { message: 3, .. }), "{error:?}");
@@ -286,7 +286,11 @@ mod liar {
         }
     }
 
-    pub(super) fn initiator(terms: &Terms, peer: &PeerId, claimed: [u8; KEY]) -> HandshakeState {
+    pub(super) fn initiator(
+        terms: &HandshakeParams,
+        peer: &PeerId,
+        claimed: [u8; KEY],
+    ) -> HandshakeState {
         let resolver = crypto::resolver(&terms.key, &terms.entropy);
         Builder::with_resolver(terms.suite.params(), Box::new(Lying(resolver, claimed)))
             .prologue(&terms.prologue)
@@ -301,13 +305,13 @@ mod liar {
 }
 
 /// Message 3 of an initiator that holds `a`'s secret and claims `claimed`.
-fn claim(a: &Terms, b: &Terms, claimed: [u8; KEY]) -> HandshakeError {
+fn claim(a: &HandshakeParams, b: &HandshakeParams, claimed: [u8; KEY]) -> HandshakeError {
     let mut state = liar::initiator(a, &b.own_id(), claimed);
     let mut one = [0; MESSAGE_1];
     state.write_message(&NOW.to_be_bytes(), &mut one).unwrap();
     let (responder, two) = read1(b, &one).unwrap().write_message2(&hello2()).unwrap();
     state.read_message(&two, &mut [0; 64]).unwrap();
-    let mut three = [0; LEAST_MESSAGE_3];
+    let mut three = [0; MIN_MESSAGE_3];
     let payload = encode_message3(&hello3(b"")).unwrap();
     state.write_message(&payload, &mut three).unwrap();
     responder.read_message3(&three).err().unwrap()
@@ -370,13 +374,13 @@ fn a_higher_minor_version_may_say_more() {
 
 #[test]
 fn a_payload_that_is_too_long_is_neither_written_nor_read() {
-    let long = hello3(&vec![0; MOST_APPLICATION_PAYLOAD + 1]);
+    let long = hello3(&vec![0; MAX_APPLICATION_PAYLOAD + 1]);
     let (answered, _) = middle(&terms(1), &terms(2));
     let error = answered.write_message3(&long, 0).err().unwrap();
     assert!(matches!(error, HandshakeError::Payload { message: 3 }), "{}", name(&error));
-    let mut payload = encode_message3(&hello3(&vec![0; MOST_APPLICATION_PAYLOAD])).unwrap();
+    let mut payload = encode_message3(&hello3(&vec![0; MAX_APPLICATION_PAYLOAD])).unwrap();
     payload[0] = MINOR + 1;
-    payload[21..23].copy_from_slice(&((MOST_APPLICATION_PAYLOAD + 1) as u16).to_be_bytes());
+    payload[21..23].copy_from_slice(&((MAX_APPLICATION_PAYLOAD + 1) as u16).to_be_bytes());
     payload.push(0);
     assert_eq!(decode_message3(payload.into()), None);
 }

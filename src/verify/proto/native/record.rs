@@ -112,13 +112,13 @@ fn a_verdict_over_its_limits_is_neither_sent_nor_taken() {
         observed: "a".repeat(observed),
         payload: vec![0; payload].into(),
     };
-    let most = accept(255, MOST_APPLICATION_PAYLOAD);
-    let mut body = most.encode().unwrap();
-    assert_eq!(Verdict::decode(&body), Ok(most));
+    let max = accept(255, MAX_APPLICATION_PAYLOAD);
+    let mut body = max.encode().unwrap();
+    assert_eq!(Verdict::decode(&body), Ok(max));
     body.push(0);
     let too_large = ProtocolError::MessageTooLarge(16 * 1024 + 1);
     assert_eq!(Verdict::decode(&body), Err(too_large));
-    assert_eq!(accept(0, MOST_APPLICATION_PAYLOAD + 1).encode(), Err(too_large));
+    assert_eq!(accept(0, MAX_APPLICATION_PAYLOAD + 1).encode(), Err(too_large));
     assert_eq!(accept(256, 0).encode(), Err(ProtocolError::RecordForm(VERDICT)));
 }
 

@@ -47,7 +47,7 @@ fn a_replay_does_not_prolong_or_displace() {
 }
 
 proptest! {
-    /// Against the plain rule: seen within the life, and among the newest `most`.
+    /// Against the plain rule: seen within the life, and among the newest `max`.
     #[test]
     fn it_is_exact_while_not_full(steps in prop::collection::vec((0..20_u16, 0..40_u64), 0..200)) {
         let mut cache = ReplayCache::new(20, SKEW);

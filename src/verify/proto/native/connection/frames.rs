@@ -45,7 +45,7 @@ fn a_frame_that_is_cut_repeated_or_left_out_is_noticed() {
         frames
     };
     let frames = seal(2);
-    for cut in frame::LEAST_CIPHERTEXT..frames[0].len() {
+    for cut in frame::MIN_CIPHERTEXT..frames[0].len() {
         let mut hostile = Hostile::accepted(|_| {});
         let opened = hostile.core.open(&frames[0][..cut], hostile.now);
         assert_eq!(opened, Err(ProtocolError::Decrypt));

@@ -6,8 +6,8 @@ use super::*;
 fn every_length_around_a_frame_arrives_whole() {
     for suite in SUITES {
         let mut pair = Pair::accepted(suite, |_| {});
-        let most = record::MOST_BODY;
-        let lengths = [0, 1, most - 1, most, most + 1, 2 * most, 1 << 20, 0];
+        let max = record::MAX_BODY;
+        let lengths = [0, 1, max - 1, max, max + 1, 2 * max, 1 << 20, 0];
         let messages: Vec<Bytes> = lengths.map(message).into();
         pair.side(Initiator).queue.extend(messages.clone());
         pair.settle().unwrap();
@@ -20,15 +20,15 @@ fn every_length_around_a_frame_arrives_whole() {
 #[test]
 fn a_message_that_fills_a_frame_is_data_and_one_byte_more_is_fragments() {
     let mut hostile = Hostile::accepted(|_| {});
-    let frames = hostile.seal(&[message(record::MOST_BODY)]);
+    let frames = hostile.seal(&[message(record::MAX_BODY)]);
     assert_eq!(frames.len(), 1);
-    assert_eq!(frames[0].len(), frame::MOST_PLAINTEXT);
+    assert_eq!(frames[0].len(), frame::MAX_PLAINTEXT);
     assert_eq!(frames[0][0], DATA);
 
-    let frames = hostile.seal(&[message(record::MOST_BODY + 1)]);
+    let frames = hostile.seal(&[message(record::MAX_BODY + 1)]);
     assert_eq!(frames.len(), 2);
     assert!(frames.iter().all(|plaintext| plaintext[0] == record::FRAGMENT));
-    assert_eq!(frames[0].len(), frame::MOST_PLAINTEXT);
+    assert_eq!(frames[0].len(), frame::MAX_PLAINTEXT);
     assert_eq!(frames[1].len(), record::FRAGMENT_HEADER + 5);
 }
 
@@ -36,7 +36,7 @@ fn a_message_that_fills_a_frame_is_data_and_one_byte_more_is_fragments() {
 fn many_messages_share_a_frame() {
     let mut hostile = Hostile::accepted(|_| {});
     let each = 1_028 + record::HEADER;
-    let per_frame = frame::MOST_PLAINTEXT / each;
+    let per_frame = frame::MAX_PLAINTEXT / each;
     let frames = hostile.seal(&vec![message(1_028); per_frame + 1]);
     let lengths: Vec<usize> = frames.iter().map(Vec::len).collect();
     assert_eq!(lengths, [per_frame * each, each]);
@@ -82,10 +82,10 @@ fn a_call_stops_at_its_bound_and_the_next_goes_on() {
     pair.side(Initiator).queue.push_back(message(200_000));
     let first = pair.write(Initiator, 1).unwrap();
     assert_eq!((first.frames, first.messages_finished), (1, 0));
-    assert_eq!(first.bytes, frame::MOST_FRAME);
+    assert_eq!(first.bytes, frame::MAX_FRAME);
     assert!(pair.side(Initiator).core.wants_seal());
     assert_eq!(pair.write(Initiator, 0).unwrap(), Sealed::default());
-    let second = pair.write(Initiator, frame::MOST_FRAME + 1).unwrap();
+    let second = pair.write(Initiator, frame::MAX_FRAME + 1).unwrap();
     assert_eq!((second.frames, second.messages_finished), (2, 0));
     let third = pair.write(Initiator, usize::MAX).unwrap();
     assert_eq!((third.frames, third.messages_finished), (1, 1));
@@ -98,7 +98,7 @@ fn a_call_stops_at_its_bound_and_the_next_goes_on() {
 fn a_message_for_which_no_room_is_left_stays_in_its_source() {
     for left in 0..record::HEADER {
         let mut pair = accepted();
-        let fills = message(record::MOST_BODY - left);
+        let fills = message(record::MAX_BODY - left);
         pair.side(Initiator).queue.extend([fills, message(0)]);
         pair.write(Initiator, 1).unwrap();
         assert_eq!(pair.side(Initiator).queue.len(), 1);

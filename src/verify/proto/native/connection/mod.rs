@@ -22,7 +22,7 @@ use crate::proto::native::record::{DATA, Record};
 use crate::verify::pair;
 use crate::verify::pair::{Pair, Side};
 
-use Role::{Initiator, Responder};
+use HandshakeRole::{Initiator, Responder};
 
 const SUITES: [Suite; 2] = [Suite::ChaChaPolyBlake2s, Suite::AesGcmSha256];
 
@@ -55,7 +55,7 @@ struct Hostile {
 
 impl Hostile {
     /// With the verdict outstanding.
-    fn new(role: Role, change: impl Fn(&mut CoreParams)) -> Self {
+    fn new(role: HandshakeRole, change: impl Fn(&mut CoreParams)) -> Self {
         let (initiator, responder) = pair::transports(Suite::default());
         let (ours, peer) = match role {
             Initiator => (initiator, responder),

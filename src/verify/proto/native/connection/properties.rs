@@ -7,7 +7,7 @@ fn length() -> impl Strategy<Value = usize> {
     prop_oneof![
         4 => 0..3_000_usize,
         1 => 0..=200 * 1024_usize,
-        1 => record::MOST_BODY - 8..record::MOST_BODY + 8,
+        1 => record::MAX_BODY - 8..record::MAX_BODY + 8,
     ]
 }
 
@@ -18,7 +18,7 @@ proptest! {
     fn messages_arrive_once_and_in_order_however_the_stream_is_cut(
         lengths in proptest::collection::vec(length(), 0..40),
         cuts in proptest::collection::vec(1..100_000_usize, 1..20),
-        most in 1..300_000_usize,
+        max in 1..300_000_usize,
         rekey_after_bytes in prop_oneof![Just(1_u64), 1..200_000_u64, Just(u64::MAX)],
         aes: bool,
         keep_alive_every in 1..5_usize,
@@ -33,7 +33,7 @@ proptest! {
             if turn % keep_alive_every == 0 {
                 pair.side(Initiator).core.keep_alive();
             }
-            let sealed = pair.write(Initiator, most).unwrap();
+            let sealed = pair.write(Initiator, max).unwrap();
             finished += sealed.messages_finished;
             pair.read(Responder, cut).unwrap();
             if finished == messages.len() as u64 {

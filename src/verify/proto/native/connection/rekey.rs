@@ -25,12 +25,12 @@ fn each_direction_rekeys_by_its_own_bytes() {
 fn it_is_the_last_record_of_a_full_frame() {
     let mut hostile = Hostile::accepted(|params| params.rekey_after_bytes = 1);
     // Both need a whole frame, so the one that also carries the rekey cannot hold them.
-    for length in [record::MOST_BODY, 3 * record::MOST_BODY] {
+    for length in [record::MAX_BODY, 3 * record::MAX_BODY] {
         let frames = hostile.seal(&[message(length)]);
         assert!(frames.len() >= 2);
         let rekeyed = frames.iter().filter(|frame| frame.ends_with(&[6, 0, 0])).count();
         assert!(rekeyed >= 1);
-        assert!(frames.iter().all(|frame| frame.len() <= frame::MOST_PLAINTEXT));
+        assert!(frames.iter().all(|frame| frame.len() <= frame::MAX_PLAINTEXT));
     }
 }
 

@@ -42,16 +42,16 @@ fn lengths_are_checked() {
     let (mut a, mut b) = transports(Suite::default());
     assert_eq!(a.seal(b"x", &mut [0; 16]), Err(ProtocolError::Cipher));
     let mut large = vec![0; 65_536];
-    let most = vec![7; 65_519];
+    let max = vec![7; 65_519];
     assert_eq!(a.seal(&[7; 65_520], &mut large), Err(ProtocolError::Cipher));
-    assert_eq!(a.seal(&most, &mut large), Ok(65_535));
+    assert_eq!(a.seal(&max, &mut large), Ok(65_535));
     let mut out = vec![0; 65_519];
     for length in 0..16 {
         assert_eq!(b.open(&large[..length], &mut out), Err(ProtocolError::Decrypt));
     }
     assert_eq!(b.open(&large[..65_535], &mut [0; 65_518]), Err(ProtocolError::Decrypt));
     assert_eq!(b.open(&large[..65_535], &mut out), Ok(65_519));
-    assert_eq!(out, most);
+    assert_eq!(out, max);
 }
 
 #[test]

@@ -9,40 +9,40 @@ use std::iter::repeat_with;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::lease::{LeaseCore, Share};
+use super::lease::{LeaseCore, LeaseHandle};
 
 /// Most that are made at one time: 400 KB. The more, the fewer go into the holes that an allocator has
 /// between other things, and fills first.
-const MOST: usize = 4096;
+const MAX: usize = 4096;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Blanks {
+pub(super) struct LeaseSlab {
     /// Not one of loom's locks: which of the blanks somebody gets makes no difference.
-    kept: Mutex<Vec<Share>>,
+    kept: Mutex<Vec<LeaseHandle>>,
     /// How many cores are in use.
     used: AtomicUsize,
 }
 
-impl Blanks {
+impl LeaseSlab {
     /// The first share of `core`, written over a blank.
-    pub(super) fn fill(&self, core: LeaseCore) -> Share {
+    pub(super) fn fill(&self, core: LeaseCore) -> LeaseHandle {
         let mut share = self.take();
-        match Share::get_mut(&mut share) {
+        match LeaseHandle::get_mut(&mut share) {
             Some(blank) => *blank = core,
-            None => share = Share::new(core),
+            None => share = LeaseHandle::new(core),
         }
         share
     }
 
     /// A blank. When there is none left, as many are made as cores are in use: a pool takes no more
     /// memory for later than it needs now.
-    fn take(&self) -> Share {
-        let blank = || Share::new(LeaseCore::default());
+    fn take(&self) -> LeaseHandle {
+        let blank = || LeaseHandle::new(LeaseCore::default());
         let used = self.used.fetch_add(1, Ordering::Relaxed);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.is_empty() {
-            kept.extend(repeat_with(blank).take(used.min(MOST)));
+            kept.extend(repeat_with(blank).take(used.min(MAX)));
         }
         kept.pop().unwrap_or_else(blank)
     }
@@ -57,32 +57,32 @@ impl Blanks {
 mod tests {
     use super::*;
 
-    fn kept(blanks: &Blanks) -> usize {
-        blanks.kept.lock().unwrap().len()
+    fn kept(slab: &LeaseSlab) -> usize {
+        slab.kept.lock().unwrap().len()
     }
 
     #[test]
     fn as_many_are_made_as_are_in_use_and_nobody_else_has_one() {
-        let blanks = Blanks::default();
+        let slab = LeaseSlab::default();
         let mut taken = Vec::new();
         for in_use in 1..=1_000 {
-            let mut blank = blanks.take();
-            assert!(Share::get_mut(&mut blank).is_some());
+            let mut blank = slab.take();
+            assert!(LeaseHandle::get_mut(&mut blank).is_some());
             taken.push(blank);
-            assert!(kept(&blanks) < in_use, "{} kept, {in_use} in use", kept(&blanks));
+            assert!(kept(&slab) < in_use, "{} kept, {in_use} in use", kept(&slab));
         }
-        assert_eq!(kept(&blanks), 24, "1, 1, 2, 4, up to 512 are made");
+        assert_eq!(kept(&slab), 24, "1, 1, 2, 4, up to 512 are made");
     }
 
     #[test]
     fn what_is_made_is_bounded_and_follows_what_is_in_use() {
-        let blanks = Blanks::default();
-        blanks.used.store(100 * MOST, Ordering::Relaxed);
-        drop(blanks.take());
-        assert_eq!(kept(&blanks), MOST - 1);
-        blanks.kept.lock().unwrap().clear();
-        (0..100 * MOST).for_each(|_| blanks.gone());
-        drop(blanks.take());
-        assert_eq!(kept(&blanks), 0);
+        let slab = LeaseSlab::default();
+        slab.used.store(100 * MAX, Ordering::Relaxed);
+        drop(slab.take());
+        assert_eq!(kept(&slab), MAX - 1);
+        slab.kept.lock().unwrap().clear();
+        (0..100 * MAX).for_each(|_| slab.gone());
+        drop(slab.take());
+        assert_eq!(kept(&slab), 0);
     }
 }

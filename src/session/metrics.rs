@@ -15,7 +15,7 @@ const RATE_STALE: u64 = 5_000;
 
 /// Times are in milliseconds since the pool's epoch.
 #[derive(Debug)]
-pub(super) struct Meters {
+pub(super) struct SessionMetrics {
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     messages_in: AtomicU64,
@@ -34,9 +34,9 @@ pub(super) struct Meters {
     last_data: AtomicU64,
 }
 
-/// What [`Meters::read`] gives.
+/// What [`SessionMetrics::read`] gives.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Numbers {
+pub(super) struct MetricsSample {
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
     pub(super) messages_in: u64,
@@ -54,7 +54,7 @@ fn add(number: &AtomicU64, by: u64) {
     number.store(number.load(Relaxed) + by, Relaxed);
 }
 
-impl Meters {
+impl SessionMetrics {
     pub(super) fn new(now: u64) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
@@ -141,11 +141,11 @@ impl Meters {
         self.rated_at.store(now, Relaxed);
     }
 
-    pub(super) fn read(&self, now: u64) -> Numbers {
+    pub(super) fn read(&self, now: u64) -> MetricsSample {
         let fresh = now.saturating_sub(self.rated_at.load(Relaxed)) < RATE_STALE;
         let rate = |rate: &AtomicU64| if fresh { rate.load(Relaxed) } else { 0 };
         let known = |number: &AtomicU64| Some(number.load(Relaxed)).filter(|&n| n != NEVER);
-        Numbers {
+        MetricsSample {
             bytes_in: self.bytes_in.load(Relaxed),
             bytes_out: self.bytes_out.load(Relaxed),
             messages_in: self.messages_in.load(Relaxed),
@@ -167,12 +167,12 @@ mod tests {
 
     #[test]
     fn a_rate_is_of_the_last_window_and_goes_stale() {
-        let meters = Meters::new(0);
-        meters.read_bytes(5_000);
-        meters.rate(500);
-        assert_eq!(meters.read(500).rate_in, 0);
-        meters.rate(1_000);
-        assert_eq!(meters.read(1_000).rate_in, 5_000);
-        assert_eq!(meters.read(1_000 + RATE_STALE).rate_in, 0);
+        let metrics = SessionMetrics::new(0);
+        metrics.read_bytes(5_000);
+        metrics.rate(500);
+        assert_eq!(metrics.read(500).rate_in, 0);
+        metrics.rate(1_000);
+        assert_eq!(metrics.read(1_000).rate_in, 5_000);
+        assert_eq!(metrics.read(1_000 + RATE_STALE).rate_in, 0);
     }
 }
