@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::base::config::{Config, ConfigError};
 use crate::base::identity::Identity;
 use crate::pool::hooks::Hooks;
-use crate::pool::inner::{Inner, Parts};
+use crate::pool::state::{Parts, PoolState};
 use crate::pool::{Owner, Pool};
 use crate::session::{Inbox, Shared};
 use crate::transport::native::Native;
@@ -61,7 +61,7 @@ impl PoolBuilder {
         let connector = self.connector.unwrap_or_else(|| {
             Arc::new(TcpConnector::default().user_timeout(settings.stall_timeout))
         });
-        let inner = Inner::new(Parts {
+        let inner = PoolState::new(Parts {
             native: Native::new(self.identity.clone(), &settings),
             peer: self.identity.peer_id(),
             settings,

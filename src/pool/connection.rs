@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use crate::base::io::BoxFuture;
-use crate::pool::inner::Inner;
+use crate::pool::state::PoolState;
 use crate::session::Driver;
 
 /// See the module.
@@ -39,9 +39,9 @@ impl Future for Connection {
     }
 }
 
-impl Inner {
+impl PoolState {
     /// Runs what may open a session, and then that session. A drain waits for both; the opening
-    /// heeds its own [`Halt`](crate::pool::halt::Halt), and the session ends by itself.
+    /// heeds its own [`StopSignal`](crate::pool::stop_signal::StopSignal), and the session ends by itself.
     pub(crate) fn spawn_opening(
         &self,
         opening: impl Future<Output = Option<Driver>> + Send + 'static,

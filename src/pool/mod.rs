@@ -4,29 +4,23 @@
 //! `proto::slot`; what bytes mean, in `proto`; how one session works, in `session`. Nothing here
 //! runs code of the application, waits, or drops what could under a lock.
 
-pub(crate) mod accept;
-pub(crate) mod admission;
+pub(crate) mod acquire;
 pub(crate) mod builder;
 mod connection;
 pub(crate) mod dial;
 pub(crate) mod draining;
-pub(crate) mod halt;
 pub(crate) mod hooks;
-pub(crate) mod idle;
-pub(crate) mod inner;
-pub(crate) mod install;
-pub(crate) mod keep;
-pub(crate) mod latch;
-pub(crate) mod obtain;
-pub(crate) mod outcome;
-pub(crate) mod permit;
-pub(crate) mod race;
+pub(crate) mod inbound;
+pub(crate) mod limits;
+pub(crate) mod persistent;
 pub(crate) mod reaper;
-pub(crate) mod registry;
-pub(crate) mod room;
+pub(crate) mod report;
+pub(crate) mod sessions;
 pub(crate) mod shutdown;
+pub(crate) mod slots;
+pub(crate) mod state;
+pub(crate) mod stop_signal;
 pub(crate) mod target;
-pub(crate) mod view;
 
 use std::io;
 use std::net::SocketAddr;
@@ -41,11 +35,11 @@ use crate::base::id::PeerId;
 use crate::base::io::{BoxedStream, Stream};
 use crate::base::metrics::Snapshot;
 use crate::base::metrics::Stats;
-use crate::pool::accept::{NotAccepted, Runs};
 use crate::pool::builder::PoolBuilder;
-use crate::pool::dial::{Opener, Source};
-use crate::pool::inner::{Inner, PeerSlot};
+use crate::pool::dial::task::{Opener, Source};
+use crate::pool::inbound::handshake::{NotAccepted, Runs};
 use crate::pool::shutdown::{Disconnect, DrainReport};
+use crate::pool::state::{PeerSlot, PoolState};
 use crate::pool::target::Target;
 use crate::session::{Availability, ExclusiveLease, Lease};
 use crate::{ConfigError, Identity};
@@ -59,9 +53,9 @@ pub struct Pool {
     owner: Arc<Owner>,
 }
 
-/// Ends the pool with its last handle: tasks hold `Inner`, never this.
+/// Ends the pool with its last handle: tasks hold `PoolState`, never this.
 struct Owner {
-    inner: Arc<Inner>,
+    inner: Arc<PoolState>,
 }
 
 impl Drop for Owner {
@@ -89,7 +83,7 @@ impl Pool {
     }
 
     #[cfg(any(test, fuzzing))]
-    pub(crate) fn inner(&self) -> &Arc<Inner> {
+    pub(crate) fn inner(&self) -> &Arc<PoolState> {
         &self.owner.inner
     }
 

@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::base::error::CloseReason;
 use crate::base::event::PoolEvent;
 use crate::base::sync::lock;
-use crate::pool::idle::{Evict, Use};
-use crate::pool::inner::{Held, Inner};
+use crate::pool::limits::idle::{Evict, Use};
+use crate::pool::state::{PoolState, PooledSession};
 use crate::session::{Availability, Session};
 
 /// The coarse clock ticks this often per `max_idle`: a session that was only leased, and carried no
@@ -32,23 +32,23 @@ const LOOKS: usize = 1024;
 
 /// A session in the order of idleness; equally idle ones in the order of their numbers.
 #[derive(Clone)]
-pub(crate) struct Watched(pub(crate) Arc<Session>);
+pub(crate) struct IdleSession(pub(crate) Arc<Session>);
 
-impl PartialEq for Watched {
+impl PartialEq for IdleSession {
     fn eq(&self, other: &Self) -> bool {
         self.0.id() == other.0.id()
     }
 }
 
-impl Eq for Watched {}
+impl Eq for IdleSession {}
 
-impl PartialOrd for Watched {
+impl PartialOrd for IdleSession {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Watched {
+impl Ord for IdleSession {
     fn cmp(&self, other: &Self) -> Ordering {
         self.0.id().cmp(&other.0.id())
     }
@@ -62,7 +62,7 @@ enum Expired {
 
 /// Ends the inbox and the subscriptions: after the last session, so that what it brought is in them,
 /// and also when the runtime drops the task.
-struct Over(Arc<Inner>);
+struct Over(Arc<PoolState>);
 
 impl Drop for Over {
     fn drop(&mut self) {
@@ -71,10 +71,10 @@ impl Drop for Over {
     }
 }
 
-impl Inner {
+impl PoolState {
     /// Takes a session from under the watch.
     pub(crate) fn unwatch(&self, session: &Arc<Session>) {
-        lock(&self.idle).remove(&Watched(session.clone()));
+        lock(&self.idle).remove(&IdleSession(session.clone()));
     }
 
     /// Starts the pool's own task: the watch, and then the end. Where nothing expires for want of use,
@@ -129,7 +129,7 @@ impl Inner {
                 return Expired::AsManyAsMayDrain;
             }
             let expired = lock(&self.idle).take_expired(cutoff, now, look_for_expiry);
-            let Some(Watched(session)) = expired else { return Expired::All };
+            let Some(IdleSession(session)) = expired else { return Expired::All };
             self.take_unused(&session, CloseReason::Idle);
         }
     }
@@ -144,7 +144,7 @@ impl Inner {
             let now = Instant::now();
             self.session_shared.tick(now);
             let idlest = lock(&self.idle).take_longest_idle(which, now, looks, look);
-            let Some(Watched(session)) = idlest else { return false };
+            let Some(IdleSession(session)) = idlest else { return false };
             if self.take_unused(&session, CloseReason::Evicted) {
                 return true;
             }
@@ -154,9 +154,9 @@ impl Inner {
     /// Retires a session, unless a lease was taken meanwhile: that is decided by the word that leases
     /// are taken by, so that nobody has one who was not seen here.
     fn take_unused(self: &Arc<Self>, session: &Arc<Session>, why: CloseReason) -> bool {
-        let held = self
-            .registry
-            .with_hidden(&session.peer(), |slot| slot.remove_if(session.id(), Held::close_unused));
+        let held = self.registry.with_hidden(&session.peer(), |slot| {
+            slot.remove_if(session.id(), PooledSession::close_unused)
+        });
         match held {
             Some(held) => {
                 if why == CloseReason::Evicted {
@@ -178,14 +178,14 @@ impl Inner {
 }
 
 /// As [`look`]; what is queued or undelivered keeps a session from expiring, not from making room.
-fn look_for_expiry(watched: &Watched) -> Use<Instant> {
+fn look_for_expiry(watched: &IdleSession) -> Use<Instant> {
     match look(watched) {
         Use::Idle(_) if watched.0.has_backlog() => Use::Leased,
         found => found,
     }
 }
 
-fn look(Watched(session): &Watched) -> Use<Instant> {
+fn look(IdleSession(session): &IdleSession) -> Use<Instant> {
     if session.availability() == Availability::Retired {
         Use::Gone
     } else if session.leases_out() > 0 {

@@ -13,8 +13,8 @@ use crate::base::error::{CloseReason, DialError};
 use crate::base::id::PeerId;
 use crate::base::metrics::SessionReport;
 use crate::base::sync::lock;
-use crate::pool::dial::Dial;
-use crate::pool::inner::{Held, Inner, Life};
+use crate::pool::dial::task::Dial;
+use crate::pool::state::{Life, PoolState, PooledSession};
 use crate::proto::slot::{Disconnected, Phase};
 
 /// Stands for a deadline that the clock cannot show.
@@ -54,7 +54,7 @@ pub struct DrainReport {
     pub elapsed: Duration,
 }
 
-impl Inner {
+impl PoolState {
     /// Drains the pool and closes it. A second call waits for the same end.
     pub(crate) async fn drain(self: &Arc<Self>, deadline: Duration) -> DrainReport {
         let began = Instant::now();
@@ -189,7 +189,12 @@ impl Inner {
 
     /// Acts on what was taken out of a slot: tells the waiters, stops an open dial, retires the
     /// session.
-    fn part_with(&self, taken: Disconnected<Arc<Dial>, Held>, error: DialError, why: CloseReason) {
+    fn part_with(
+        &self,
+        taken: Disconnected<Arc<Dial>, PooledSession>,
+        error: DialError,
+        why: CloseReason,
+    ) {
         if let Some((dial, phase)) = taken.dial {
             dial.outcome.settle(Err(error));
             if phase == Phase::Open {

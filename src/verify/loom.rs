@@ -25,14 +25,14 @@ use crate::base::suite::Suite;
 use crate::base::sync::{Mutex, lock};
 use crate::base::timer::Timer;
 use crate::pool::Pool;
-use crate::pool::accept::Runs;
-use crate::pool::dial::{Dial, Place, Source};
-use crate::pool::idle::Evict;
-use crate::pool::inner::Inner;
-use crate::pool::install::Arrival;
-use crate::pool::latch::Latch;
-use crate::pool::obtain::{Found, Seat, Way};
-use crate::pool::outcome::Settled;
+use crate::pool::acquire::{DialWaiter, Lookup, StreamSource};
+use crate::pool::dial::outcome::Settled;
+use crate::pool::dial::set_once::SetOnce;
+use crate::pool::dial::task::{Dial, DialSlot, Source};
+use crate::pool::inbound::handshake::Runs;
+use crate::pool::limits::idle::Evict;
+use crate::pool::sessions::AcceptedDial;
+use crate::pool::state::PoolState;
 use crate::pool::target::Target;
 use crate::proto::HandshakeRole;
 use crate::proto::backoff::Outcome;
@@ -52,7 +52,7 @@ const STACK: usize = 1 << 17;
 const OURS: [u8; 32] = [1; 32];
 
 /// Walks the interleavings of a model.
-fn explore(model: fn(&Arc<Inner>)) {
+fn explore(model: fn(&Arc<PoolState>)) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(PREEMPTIONS));
     builder.max_branches = BRANCHES;
@@ -73,8 +73,8 @@ fn explore(model: fn(&Arc<Inner>)) {
 }
 
 fn spawn<R: Send + 'static>(
-    pool: &Arc<Inner>,
-    work: impl FnOnce(Arc<Inner>) -> R + Send + 'static,
+    pool: &Arc<PoolState>,
+    work: impl FnOnce(Arc<PoolState>) -> R + Send + 'static,
 ) -> JoinHandle<R> {
     let pool = pool.clone();
     thread::Builder::new().stack_size(STACK).spawn(move || work(pool)).unwrap()
@@ -136,15 +136,15 @@ fn established(role: HandshakeRole) -> Established {
 }
 
 /// A caller's dial, up to the point where its task would run, and what the caller waits for.
-fn begin(pool: &Inner, peer: PeerId) -> (Arc<Dial>, Arc<Latch<Settled>>, Place) {
-    match pool.enter(&Target::new(peer), Way::Dialled).unwrap() {
-        Found::Begun(Seat { dial, outcome }, place) => (dial, outcome, place),
+fn begin(pool: &PoolState, peer: PeerId) -> (Arc<Dial>, Arc<SetOnce<Settled>>, DialSlot) {
+    match pool.enter(&Target::new(peer), StreamSource::Dialled).unwrap() {
+        Lookup::Begun(DialWaiter { dial, outcome }, place) => (dial, outcome, place),
         _ => panic!("the slot was vacant"),
     }
 }
 
-fn accept(pool: &Arc<Inner>, dial: &Arc<Dial>, claim: Claim) {
-    let arrival = Arrival {
+fn accept(pool: &Arc<PoolState>, dial: &Arc<Dial>, claim: Claim) {
+    let arrival = AcceptedDial {
         established: Box::new(established(HandshakeRole::Initiator)),
         claim,
         address: None,
@@ -155,14 +155,14 @@ fn accept(pool: &Arc<Inner>, dial: &Arc<Dial>, claim: Claim) {
 }
 
 /// A session in its slot, brought by a dial of ours that nobody waits for any more.
-fn install(pool: &Arc<Inner>, peer: PeerId) -> Arc<crate::session::Session> {
+fn install(pool: &Arc<PoolState>, peer: PeerId) -> Arc<crate::session::Session> {
     let (dial, _outcome, _place) = begin(pool, peer);
     assert!(pool.stamp_of_commit(&dial).is_some());
     accept(pool, &dial, claim(1));
     at_rest(pool, peer).unwrap().session().clone()
 }
 
-fn inbound(pool: &Arc<Inner>, peer: PeerId, claim: Claim) -> Result<LeaseHandle, RejectReason> {
+fn inbound(pool: &Arc<PoolState>, peer: PeerId, claim: Claim) -> Result<LeaseHandle, RejectReason> {
     let ticket = pool.admission.enter().ticket.unwrap();
     let proposed = Proposed::modelled(established(HandshakeRole::Responder), peer, claim);
     let began = tokio::time::Instant::now();
@@ -170,14 +170,14 @@ fn inbound(pool: &Arc<Inner>, peer: PeerId, claim: Claim) -> Result<LeaseHandle,
     judged.map(|accepted| accepted.core)
 }
 
-fn obtain(pool: &Arc<Inner>, peer: PeerId) -> Result<Lease, DialError> {
+fn obtain(pool: &Arc<PoolState>, peer: PeerId) -> Result<Lease, DialError> {
     let target = Target::new(peer);
     let source = Source::of(&target);
     block_on(pool.obtain(target, source))
 }
 
 /// The session in the peer's slot, if any; a slot without one is vacant.
-fn at_rest(pool: &Inner, peer: PeerId) -> Option<LeaseHandle> {
+fn at_rest(pool: &PoolState, peer: PeerId) -> Option<LeaseHandle> {
     let held = pool.registry.read(&peer, |slot| {
         assert_eq!(slot.superseded().len(), 0, "a verdict came, and its dial is still listed");
         assert!(!matches!(slot.view(), View::Dialing { .. }), "a dial is over and in its slot");
@@ -189,7 +189,7 @@ fn at_rest(pool: &Inner, peer: PeerId) -> Option<LeaseHandle> {
 
 /// A committed or aborted dial meets an inbound connection of its peer: one session stands at the
 /// end, and the waiter has it or the one that it replaced.
-fn commit_against_inbound(pool: &Arc<Inner>, larger: bool) {
+fn commit_against_inbound(pool: &Arc<PoolState>, larger: bool) {
     let peer = peer(larger);
     let (dial, outcome, _place) = begin(pool, peer);
     let task = {
@@ -390,12 +390,12 @@ fn loom_the_last_waiter_leaves_as_another_joins() {
             let dial = dial.clone();
             spawn(pool, move |pool| drop(pool.waiter(&dial)))
         };
-        let found = pool.enter(&Target::new(peer), Way::Dialled).unwrap();
+        let found = pool.enter(&Target::new(peer), StreamSource::Dialled).unwrap();
         leaving.join().unwrap();
         let (now, begun, _place) = match found {
-            Found::Joined(joined) => (joined.dial, false, None),
-            Found::Begun(new, place) => (new.dial, true, Some(place)),
-            Found::Session(_) => panic!("no dial has succeeded"),
+            Lookup::Joined(joined) => (joined.dial, false, None),
+            Lookup::Begun(new, place) => (new.dial, true, Some(place)),
+            Lookup::Session(_) => panic!("no dial has succeeded"),
         };
         assert!(!now.halt.is_aborted(), "a newcomer waits for a dial that was stopped");
         assert_eq!(dial.halt.is_aborted(), begun, "the dial that nobody wants is stopped");

@@ -22,14 +22,14 @@ use crate::base::id::{AttemptId, Origin, PeerId};
 use crate::base::io::{BoxFuture, BoxedStream, TargetData};
 use crate::base::metrics::DialPhase;
 use crate::base::sync::{AtomicUsize, Mutex, Notify, OnceLock, lock};
-use crate::pool::halt::Halt;
+use crate::pool::dial::outcome::Outcome;
+use crate::pool::dial::race::{Candidate, Race};
 use crate::pool::hooks;
-use crate::pool::inner::Inner;
-use crate::pool::install::Arrival;
-use crate::pool::outcome::Outcome;
-use crate::pool::permit::Permit;
-use crate::pool::race::{Candidate, Race};
-use crate::pool::room::Room;
+use crate::pool::limits::capacity::SlotPermit;
+use crate::pool::limits::counted::Permit;
+use crate::pool::sessions::AcceptedDial;
+use crate::pool::state::PoolState;
+use crate::pool::stop_signal::StopSignal;
 use crate::pool::target::Target;
 use crate::proto::backoff;
 use crate::proto::native::record::Verdict;
@@ -57,7 +57,7 @@ pub(crate) enum Source {
 }
 
 /// Where a dial that begins stands.
-pub(crate) enum Place {
+pub(crate) enum DialSlot {
     /// It is its turn.
     Turn(Permit),
     /// It waits for its turn.
@@ -75,8 +75,8 @@ pub(crate) struct Dial {
     /// How many connections are parked because of this dial. Raised under the shard's lock.
     parked: AtomicUsize,
     /// Stops the task: aborted, while it is not committed; cut, when the pool closes.
-    pub(crate) halt: Halt,
-    room: Mutex<Option<Room>>,
+    pub(crate) halt: StopSignal,
+    room: Mutex<Option<SlotPermit>>,
     /// Those that it began with: callers who name the same ones need no lock.
     first_addresses: Box<[Address]>,
     addresses: Mutex<Addresses>,
@@ -101,7 +101,7 @@ impl Dial {
             outcome: Outcome::new(),
             settled: Notify::new(),
             parked: AtomicUsize::new(0),
-            halt: Halt::default(),
+            halt: StopSignal::default(),
             room: Mutex::new(None),
             first_addresses: addresses.into(),
             addresses: Mutex::default(),
@@ -168,11 +168,11 @@ impl Dial {
     }
 
     /// The room that the dial holds, for the session that takes its slot.
-    pub(crate) fn take_room(&self) -> Option<Room> {
+    pub(crate) fn take_room(&self) -> Option<SlotPermit> {
         lock(&self.room).take()
     }
 
-    fn put_room(&self, room: Room) {
+    fn put_room(&self, room: SlotPermit) {
         *lock(&self.room) = Some(room);
     }
 
@@ -233,13 +233,13 @@ impl From<DialError> for Stop {
 }
 
 /// Settles a dial whose task is dropped or panics, so that nobody waits for ever.
-struct Unsettled {
-    pool: Arc<Inner>,
+struct SettleGuard {
+    pool: Arc<PoolState>,
     dial: Arc<Dial>,
     ended: bool,
 }
 
-impl Drop for Unsettled {
+impl Drop for SettleGuard {
     fn drop(&mut self) {
         if !self.ended {
             let error =
@@ -249,9 +249,9 @@ impl Drop for Unsettled {
     }
 }
 
-impl Inner {
+impl PoolState {
     /// Runs a dial that was just begun in its slot.
-    pub(crate) fn spawn_dial(self: &Arc<Self>, dial: Arc<Dial>, source: Source, place: Place) {
+    pub(crate) fn spawn_dial(self: &Arc<Self>, dial: Arc<Dial>, source: Source, place: DialSlot) {
         self.counters.dials.one();
         self.events.publish(|| PoolEvent::DialStarted { peer: dial.peer, attempt: dial.attempt });
         let span = tracing::info_span!(
@@ -259,7 +259,7 @@ impl Inner {
         );
         let pool = self.clone();
         // Made here, so that it settles the dial also if the task never runs.
-        let mut unsettled = Unsettled { pool: pool.clone(), dial: dial.clone(), ended: false };
+        let mut unsettled = SettleGuard { pool: pool.clone(), dial: dial.clone(), ended: false };
         self.spawn_opening(
             async move {
                 let ended = tokio::select! {
@@ -293,7 +293,7 @@ impl Inner {
         self: &Arc<Self>,
         dial: &Arc<Dial>,
         source: Source,
-        place: Place,
+        place: DialSlot,
     ) -> Result<Driver, Stop> {
         let _turn = self.before_abort(dial, self.take_turn(dial, place)).await??;
         let mut until_commit = Instant::now() + self.settings.dial_timeout;
@@ -378,10 +378,16 @@ impl Inner {
     }
 
     /// A turn among the dials and room for the session, both before anything is sent.
-    async fn take_turn(self: &Arc<Self>, dial: &Dial, place: Place) -> Result<Permit, DialError> {
+    async fn take_turn(
+        self: &Arc<Self>,
+        dial: &Dial,
+        place: DialSlot,
+    ) -> Result<Permit, DialError> {
         let turn = match place {
-            Place::Turn(turn) => turn,
-            Place::Queue(_queued) => self.dialling.acquire().await.ok_or(DialError::PoolClosed)?,
+            DialSlot::Turn(turn) => turn,
+            DialSlot::Queue(_queued) => {
+                self.dialling.acquire().await.ok_or(DialError::PoolClosed)?
+            }
         };
         let room = self.room_for_dial().await?;
         dial.put_room(room);
@@ -404,7 +410,7 @@ impl Inner {
                 established.timer = timer;
                 let claim =
                     Claim { instance: established.instance, stamp, heard: established.heard };
-                let arrival = Arrival { established, claim, address, observed, payload };
+                let arrival = AcceptedDial { established, claim, address, observed, payload };
                 Ok(self.dial_accepted(dial, arrival))
             }
             Ok(Ok((Verdict::Reject { reason, retry_after }, established))) => {
@@ -419,7 +425,7 @@ impl Inner {
     }
 
     /// The commit itself, and the stamp of message 3. `None`: the dial lost its slot.
-    pub(super) fn stamp_of_commit(&self, dial: &Dial) -> Option<u64> {
+    pub(crate) fn stamp_of_commit(&self, dial: &Dial) -> Option<u64> {
         // The stamp is drawn under the lock, so that stamps follow the order of decisions.
         let stamp = self
             .registry
@@ -450,7 +456,7 @@ impl Inner {
     /// The committed connection has ended without a session. Another one, parked or on its way, may
     /// take the slot; otherwise the dial goes on for those who still wait. False: somebody has the
     /// slot already, or nobody waits.
-    pub(super) fn reopen(&self, dial: &Dial) -> bool {
+    pub(crate) fn reopen(&self, dial: &Dial) -> bool {
         let ours = self.registry.with(&dial.peer, |slot, _| slot.reopen(dial.attempt));
         dial.set_phase(DialPhase::Connecting);
         dial.settled.notify_waiters();
@@ -492,7 +498,7 @@ impl Inner {
     }
 
     /// A dial that lost its slot is gone.
-    pub(super) fn dial_displaced(&self, dial: &Arc<Dial>) {
+    pub(crate) fn dial_displaced(&self, dial: &Arc<Dial>) {
         self.registry.with(&dial.peer, |slot, _| slot.dial_ended(dial.attempt));
         drop(dial.take_room());
         self.count_forgotten(dial);
@@ -524,7 +530,7 @@ impl Inner {
     }
 }
 
-impl Inner {
+impl PoolState {
     /// What the application's checks see of a peer that answered our dial.
     fn candidate(&self, dial: &Dial, candidate: &Candidate) -> hooks::Candidate {
         let answered = &candidate.answered;

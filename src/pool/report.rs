@@ -9,12 +9,12 @@ use tokio::time::Instant;
 
 use crate::base::metrics::Stats;
 use crate::base::metrics::{DialPhase, DialSnapshot, LimitUse, Limits, SessionSnapshot, Snapshot};
-use crate::pool::dial::Dial;
-use crate::pool::inner::Inner;
+use crate::pool::dial::task::Dial;
+use crate::pool::state::PoolState;
 use crate::proto::slot::View;
 use crate::session::Session;
 
-impl Inner {
+impl PoolState {
     /// Everything at one moment, or nearly: each session and dial is consistent in itself.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let now = Instant::now();

@@ -17,19 +17,19 @@ use crate::base::id::{Origin, PeerId, SessionId};
 use crate::base::io::BoxFuture;
 use crate::base::metrics::SessionReport;
 use crate::base::sync::lock;
-use crate::pool::dial::Dial;
+use crate::pool::dial::task::Dial;
 use crate::pool::hooks;
-use crate::pool::inner::{Held, Inner, Life, PeerSlot};
-use crate::pool::reaper::Watched;
-use crate::pool::registry::Open;
-use crate::pool::room::Room;
+use crate::pool::limits::capacity::SlotPermit;
+use crate::pool::reaper::IdleSession;
+use crate::pool::slots::Open;
+use crate::pool::state::{Life, PeerSlot, PoolState, PooledSession};
 use crate::proto::native::record::Verdict;
 use crate::proto::slot::{AcceptCase, Acceptance, Claim, Displaced, DrainCase, Ended, Phase, View};
 use crate::session::{Driver, Host, LeaseCore, LeaseHandle, Session, SessionSpec, UncountedRef};
 use crate::transport::native::Established;
 
 /// A connection whose peer has authenticated, on its way into the slot.
-pub(crate) struct Newcomer {
+pub(crate) struct NewSession {
     pub(crate) peer: PeerId,
     pub(crate) origin: Origin,
     pub(crate) address: Option<Address>,
@@ -43,7 +43,7 @@ pub(crate) struct Newcomer {
 }
 
 /// A dial of ours that the peer accepted.
-pub(crate) struct Arrival {
+pub(crate) struct AcceptedDial {
     pub(crate) established: Box<Established>,
     pub(crate) claim: Claim,
     pub(crate) address: Option<Address>,
@@ -53,9 +53,9 @@ pub(crate) struct Arrival {
     pub(crate) payload: Bytes,
 }
 
-impl Inner {
+impl PoolState {
     /// A session without a task yet, for a connection whose peer has authenticated.
-    pub(crate) fn new_session(&self, newcomer: Newcomer) -> LeaseHandle {
+    pub(crate) fn new_session(&self, newcomer: NewSession) -> LeaseHandle {
         let spec = SessionSpec {
             id: SessionId::next(),
             peer: newcomer.peer,
@@ -84,9 +84,13 @@ impl Inner {
 
     /// An accept arrived on a dial of ours: pools the session, or drains it. Its driver is to be run.
     #[must_use = "a session whose driver is dropped ends"]
-    pub(crate) fn dial_accepted(self: &Arc<Self>, dial: &Arc<Dial>, arrival: Arrival) -> Driver {
-        let Arrival { established, claim, address, observed, payload } = arrival;
-        let core = self.new_session(Newcomer {
+    pub(crate) fn dial_accepted(
+        self: &Arc<Self>,
+        dial: &Arc<Dial>,
+        arrival: AcceptedDial,
+    ) -> Driver {
+        let AcceptedDial { established, claim, address, observed, payload } = arrival;
+        let core = self.new_session(NewSession {
             peer: dial.peer,
             origin: Origin::Outbound,
             address,
@@ -116,7 +120,7 @@ impl Inner {
                 let Some(room) = room_of(slot).or_else(|| spare.take()) else {
                     return Step::NeedsRoom;
                 };
-                let held = Held { core: UncountedRef::of(&core), room: Some(room) };
+                let held = PooledSession { core: UncountedRef::of(&core), room: Some(room) };
                 Step::Adopt(row, slot.install_outbound(dial.attempt, session.id(), claim, held))
             });
             match step {
@@ -175,7 +179,11 @@ impl Inner {
     }
 
     /// What an installed session displaced: its waiters get the new one, its session retires.
-    pub(crate) fn settle(&self, displaced: Displaced<Arc<Dial>, Held>, core: &LeaseHandle) {
+    pub(crate) fn settle(
+        &self,
+        displaced: Displaced<Arc<Dial>, PooledSession>,
+        core: &LeaseHandle,
+    ) {
         let session = core.session();
         if let Some((dial, phase)) = displaced.dial {
             dial.outcome.settle(Ok(core.clone()));
@@ -228,7 +236,7 @@ impl Inner {
     /// Puts a pooled session under the watch of expiry and eviction.
     pub(crate) fn watch(&self, session: &Arc<Session>) {
         if let Some(origin) = self.watchable(session) {
-            lock(&self.idle).insert(Watched(session.clone()), origin, session.last_used());
+            lock(&self.idle).insert(IdleSession(session.clone()), origin, session.last_used());
             // It may have left its slot, or its peer may be kept, since we looked.
             if self.watchable(session).is_none() {
                 self.unwatch(session);
@@ -243,7 +251,7 @@ impl Inner {
         let peer = session.peer();
         let origin = self.registry.read(&peer, |slot| match slot.view() {
             View::Ready { id, session: held } if id == session.id() => {
-                held.room.as_ref().map(Room::origin)
+                held.room.as_ref().map(SlotPermit::origin)
             }
             _ => None,
         });
@@ -251,8 +259,8 @@ impl Inner {
     }
 
     /// Retires a session that was taken out of its slot; its room is free at once.
-    pub(crate) fn retire_held(&self, held: Held, why: CloseReason) {
-        let Held { core, room } = held;
+    pub(crate) fn retire_held(&self, held: PooledSession, why: CloseReason) {
+        let PooledSession { core, room } = held;
         self.counters.session_retired(why);
         self.unwatch(core.session());
         drop(room);
@@ -278,7 +286,7 @@ impl Inner {
     }
 
     /// Takes a session out of its slot, if it is there.
-    pub(crate) fn take(&self, session: &Session) -> Option<Held> {
+    pub(crate) fn take(&self, session: &Session) -> Option<PooledSession> {
         self.registry.with(&session.peer(), |slot, _| slot.remove(session.id()))
     }
 
@@ -314,7 +322,7 @@ impl Inner {
 
 /// What was decided of an accepted dial.
 enum Step {
-    Adopt(AcceptCase, Displaced<Arc<Dial>, Held>),
+    Adopt(AcceptCase, Displaced<Arc<Dial>, PooledSession>),
     Drain(DrainCase),
     /// To be asked again with room in hand.
     NeedsRoom,
@@ -323,7 +331,7 @@ enum Step {
 }
 
 /// The room that stands in the slot, for the session that takes it.
-pub(crate) fn room_of(slot: &mut PeerSlot) -> Option<Room> {
+pub(crate) fn room_of(slot: &mut PeerSlot) -> Option<SlotPermit> {
     match slot.view() {
         View::Vacant => None,
         View::Dialing { dial, .. } => dial.take_room(),
@@ -331,7 +339,7 @@ pub(crate) fn room_of(slot: &mut PeerSlot) -> Option<Room> {
     }
 }
 
-impl Host for Inner {
+impl Host for PoolState {
     fn retired(&self, session: &Arc<Session>, why: CloseReason) {
         if let Some(held) = self.take(session) {
             self.retire_held(held, why);

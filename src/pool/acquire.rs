@@ -14,11 +14,11 @@ use crate::base::event::PoolEvent;
 use crate::base::id::{AttemptId, PeerId};
 use crate::base::io::{BoxedStream, Stream};
 use crate::base::metrics::Waited;
-use crate::pool::dial::{Dial, Opener, Place, Source};
-use crate::pool::inner::Inner;
-use crate::pool::latch::Latch;
-use crate::pool::outcome::Settled;
-use crate::pool::registry::Open;
+use crate::pool::dial::outcome::Settled;
+use crate::pool::dial::set_once::SetOnce;
+use crate::pool::dial::task::{Dial, DialSlot, Opener, Source};
+use crate::pool::slots::Open;
+use crate::pool::state::PoolState;
 use crate::pool::target::Target;
 use crate::proto::slot::View;
 use crate::session::{
@@ -32,7 +32,7 @@ const ROUNDS: u32 = 3;
 
 /// How a dial would reach the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(crate) enum StreamSource {
     /// At an address, or by the caller's opener: a failure a short while ago tells of it.
     Dialled,
     /// Over a stream that is open already: only the application's refusal counts.
@@ -40,19 +40,19 @@ pub(super) enum Way {
 }
 
 /// What a caller finds in the slot.
-pub(super) enum Found {
+pub(crate) enum Lookup {
     Session(LeaseHandle),
-    Joined(Seat),
-    Begun(Seat, Place),
+    Joined(DialWaiter),
+    Begun(DialWaiter, DialSlot),
 }
 
 /// A caller's place among those who wait for a dial, as it was had under the slot's lock.
-pub(super) struct Seat {
-    pub(super) dial: Arc<Dial>,
-    pub(super) outcome: Arc<Latch<Settled>>,
+pub(crate) struct DialWaiter {
+    pub(crate) dial: Arc<Dial>,
+    pub(crate) outcome: Arc<SetOnce<Settled>>,
 }
 
-impl Seat {
+impl DialWaiter {
     fn at(dial: Arc<Dial>) -> Self {
         let outcome = dial.outcome.subscribe();
         Self { dial, outcome }
@@ -60,8 +60,8 @@ impl Seat {
 }
 
 /// A caller's part in a dial: left on drop, unless the dial is over.
-pub(super) struct Waiter<'a> {
-    pool: &'a Inner,
+pub(crate) struct Waiter<'a> {
+    pool: &'a PoolState,
     peer: PeerId,
     attempt: AttemptId,
     over: bool,
@@ -82,14 +82,14 @@ impl Drop for Waiter<'_> {
     }
 }
 
-impl Inner {
+impl PoolState {
     /// A lease on the live session, if there is one and a permit is free. Takes no slot's lock.
     #[inline]
     pub(crate) fn hit(&self, peer: &PeerId) -> Option<Lease> {
         self.registry.session(peer, |kept| Lease::try_checkout(kept))
     }
 
-    /// As [`Inner::hit`], for a session that needs no probe.
+    /// As [`PoolState::hit`], for a session that needs no probe.
     #[inline]
     pub(crate) fn sound_hit(&self, peer: &PeerId) -> Option<Lease> {
         let lease = self.hit(peer).filter(|lease| lease.availability() == Availability::Ready)?;
@@ -132,18 +132,18 @@ impl Inner {
         target: &Target,
         source: &mut Option<Source>,
     ) -> Result<LeaseHandle, DialError> {
-        let seat = match self.enter(target, Way::Dialled)? {
-            Found::Session(core) => {
+        let seat = match self.enter(target, StreamSource::Dialled)? {
+            Lookup::Session(core) => {
                 self.counters.hits.one();
                 return Ok(core);
             }
-            Found::Joined(seat) => {
+            Lookup::Joined(seat) => {
                 self.counters.misses.one();
                 self.counters.dials_shared.one();
                 seat.dial.add_addresses(target.addresses());
                 seat
             }
-            Found::Begun(seat, place) => {
+            Lookup::Begun(seat, place) => {
                 self.counters.misses.one();
                 // A caller whose stream was used up in an earlier round leaves it to the connector.
                 let source = source.take().unwrap_or_else(|| Source::of(target));
@@ -155,7 +155,7 @@ impl Inner {
     }
 
     /// Waits for what the dial comes to. Cancel safe: dropped, the caller has left the dial.
-    async fn wait_for(&self, seat: Seat) -> Settled {
+    async fn wait_for(&self, seat: DialWaiter) -> Settled {
         let mut waiter = self.waiter(&seat.dial);
         // Declared after the waiter, so that it goes before: it may be the last share of a session.
         let outcome = seat.outcome;
@@ -165,19 +165,19 @@ impl Inner {
     }
 
     /// Gives a place up.
-    fn leave(&self, Seat { dial, outcome }: Seat) {
+    fn leave(&self, DialWaiter { dial, outcome }: DialWaiter) {
         let waiter = self.waiter(&dial);
         // Before the waiter goes, as where one waits: it may be the last share of a session.
         drop(outcome);
         drop(waiter);
     }
 
-    pub(super) fn waiter(&self, dial: &Dial) -> Waiter<'_> {
+    pub(crate) fn waiter(&self, dial: &Dial) -> Waiter<'_> {
         Waiter { pool: self, peer: dial.peer, attempt: dial.attempt, over: false }
     }
 
     /// Looks at the slot, joins its dial, or begins one.
-    pub(super) fn enter(&self, target: &Target, way: Way) -> Result<Found, DialError> {
+    pub(crate) fn enter(&self, target: &Target, way: StreamSource) -> Result<Lookup, DialError> {
         if target.peer == self.peer {
             return Err(DialError::OwnIdentity);
         }
@@ -186,28 +186,29 @@ impl Inner {
                 return Err(DialError::PoolClosed);
             }
             if let View::Ready { session, .. } = slot.view() {
-                return Ok(Found::Session(LeaseHandle::clone(&session.core)));
+                return Ok(Lookup::Session(LeaseHandle::clone(&session.core)));
             }
             if let Some(dial) = slot.join() {
-                return Ok(Found::Joined(Seat::at(dial)));
+                return Ok(Lookup::Joined(DialWaiter::at(dial)));
             }
             // Under the shard's lock, so that a failure noted before the slot was freed is seen.
             let too_early = match way {
-                Way::Dialled => self.backing_off(target),
-                Way::Brought => self.refused_by_application(&target.peer),
+                StreamSource::Dialled => self.backing_off(target),
+                StreamSource::Brought => self.refused_by_application(&target.peer),
             };
             if let Some(error) = too_early {
                 return Err(error);
             }
             // The queue is for those who find no turn.
-            let turn = self.dialling.try_acquire().map(Place::Turn);
-            let Some(place) = turn.or_else(|| self.queued.try_acquire().map(Place::Queue)) else {
+            let turn = self.dialling.try_acquire().map(DialSlot::Turn);
+            let Some(place) = turn.or_else(|| self.queued.try_acquire().map(DialSlot::Queue))
+            else {
                 return Err(DialError::Limit(Limit::QueuedDials));
             };
             let attempt = AttemptId::next();
             let dial = Arc::new(Dial::new(attempt, target.peer, target.addresses()));
             slot.dial(attempt, dial.clone());
-            Ok(Found::Begun(Seat::at(dial), place))
+            Ok(Lookup::Begun(DialWaiter::at(dial), place))
         });
         match &found {
             Err(DialError::Limit(limit)) => {
@@ -302,7 +303,7 @@ impl Inner {
     }
 }
 
-impl Inner {
+impl PoolState {
     /// A dial over a stream that the caller brought; the stream comes back when it is not needed.
     pub(crate) async fn adopt_as_initiator<S: Stream>(
         self: &Arc<Self>,
@@ -310,19 +311,19 @@ impl Inner {
         peer: PeerId,
     ) -> Result<Lease, AdoptError<S>> {
         let target = Target::new(peer);
-        let seat = match self.enter(&target, Way::Brought) {
-            Ok(Found::Begun(seat, place)) => {
+        let seat = match self.enter(&target, StreamSource::Brought) {
+            Ok(Lookup::Begun(seat, place)) => {
                 let opener: Opener = Box::new(move || {
                     Box::pin(std::future::ready(Ok(Box::new(stream) as BoxedStream)))
                 });
                 self.spawn_dial(seat.dial.clone(), Source::Opener(opener, None), place);
                 seat
             }
-            Ok(Found::Joined(seat)) => {
+            Ok(Lookup::Joined(seat)) => {
                 self.leave(seat);
                 return Err(AdoptError::Exists { peer, stream });
             }
-            Ok(Found::Session(_)) => return Err(AdoptError::Exists { peer, stream }),
+            Ok(Lookup::Session(_)) => return Err(AdoptError::Exists { peer, stream }),
             Err(error) => return Err(AdoptError::Dial(error)),
         };
         let core = self.wait_for(seat).await.map_err(AdoptError::Dial)?;
@@ -380,7 +381,7 @@ mod tests {
         let dials = ours.adopt(near, Role::Initiator { peer: theirs.id() });
         let mut dials = pin!(dials);
         assert!(dials.as_mut().now_or_never().is_none());
-        let Ok(Found::Joined(seat)) = pool.enter(&target, Way::Brought) else {
+        let Ok(Lookup::Joined(seat)) = pool.enter(&target, StreamSource::Brought) else {
             panic!("the dial is in its slot");
         };
         // Before it can let go, the dial has its session.

@@ -23,17 +23,17 @@ use crate::base::id::PeerId;
 use crate::base::metrics::Counters;
 use crate::base::metrics::SessionReport;
 use crate::base::sync::{AtomicU8, Mutex, lock};
-use crate::pool::admission::Admission;
-use crate::pool::dial::Dial;
+use crate::pool::dial::task::Dial;
 use crate::pool::draining::Draining;
 use crate::pool::hooks;
 use crate::pool::hooks::Hooks;
-use crate::pool::idle::IdleIndex;
-use crate::pool::keep::Keepers;
-use crate::pool::permit::Gauge;
-use crate::pool::reaper::Watched;
-use crate::pool::registry::{Handle, Readable, Registry, Seed};
-use crate::pool::room::Room;
+use crate::pool::inbound::pending::Admission;
+use crate::pool::limits::capacity::SlotPermit;
+use crate::pool::limits::counted::CountedLimit;
+use crate::pool::limits::idle::IdleIndex;
+use crate::pool::persistent::PersistentPeers;
+use crate::pool::reaper::IdleSession;
+use crate::pool::slots::{Handle, HasHandle, Registry, Seed};
 use crate::pool::target::Target;
 use crate::proto::backoff::{BackoffTable, Bounds, Outcome};
 use crate::proto::rate_limit::Throttle;
@@ -45,16 +45,16 @@ use crate::transport::Connector;
 use crate::transport::native::Native;
 
 /// The slot of one peer, as the pool fills it.
-pub(crate) type PeerSlot = Slot<Arc<Dial>, Held>;
+pub(crate) type PeerSlot = Slot<Arc<Dial>, PooledSession>;
 
 /// A session in its slot: the slot's own share of it, and its room.
-pub(crate) struct Held {
+pub(crate) struct PooledSession {
     pub(crate) core: UncountedRef,
     /// Passed on when another session replaces this one.
-    pub(crate) room: Option<Room>,
+    pub(crate) room: Option<SlotPermit>,
 }
 
-impl Readable for Held {
+impl HasHandle for PooledSession {
     type Handle = UncountedRef;
 
     fn handle(&self) -> UncountedRef {
@@ -73,7 +73,7 @@ impl Handle for UncountedRef {
     }
 }
 
-impl Held {
+impl PooledSession {
     /// Closes the share to those who would make a lease of a weak one. It must be hidden from those
     /// who take one without the slot's lock ([`Registry::with_hidden`]).
     ///
@@ -89,7 +89,7 @@ impl Held {
 }
 
 /// Errors that the table of failures has forgotten.
-pub(crate) type Spent = Vec<DialError>;
+pub(crate) type EvictedErrors = Vec<DialError>;
 
 /// How far the pool's life is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,25 +104,25 @@ pub(crate) enum Life {
 }
 
 /// What all tasks of a pool share.
-pub(crate) struct Inner {
+pub(crate) struct PoolState {
     pub(crate) settings: Arc<Settings>,
     pub(crate) peer: PeerId,
     pub(crate) native: Native,
     pub(crate) connector: Arc<dyn Connector>,
     /// None: everybody is welcome, and nothing is asked.
     pub(crate) hooks: Option<Arc<dyn Hooks>>,
-    pub(crate) registry: Registry<Arc<Dial>, Held>,
+    pub(crate) registry: Registry<Arc<Dial>, PooledSession>,
     pub(crate) backoff: Mutex<BackoffTable<DialError>>,
     pub(crate) throttle: Mutex<Throttle>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) draining: Draining,
-    pub(crate) idle: Mutex<IdleIndex<Instant, Watched>>,
-    pub(crate) keepers: Keepers,
-    pub(crate) sessions: Gauge,
-    pub(crate) inbound: Gauge,
-    pub(crate) dialling: Gauge,
-    pub(crate) queued: Gauge,
-    pub(crate) discarding: Gauge,
+    pub(crate) idle: Mutex<IdleIndex<Instant, IdleSession>>,
+    pub(crate) keepers: PersistentPeers,
+    pub(crate) sessions: CountedLimit,
+    pub(crate) inbound: CountedLimit,
+    pub(crate) dialling: CountedLimit,
+    pub(crate) queued: CountedLimit,
+    pub(crate) discarding: CountedLimit,
     pub(crate) session_shared: Arc<session::Shared>,
     pub(crate) events: Publisher,
     pub(crate) counters: Counters,
@@ -135,7 +135,7 @@ pub(crate) struct Inner {
     pub(crate) appeared: Notify,
     /// Ends listeners and keepers. Strangers under way are told by `admission`.
     pub(crate) stop_accepting: CancellationToken,
-    /// Ends every task but those of connections: dials and handshakes have a `Halt` each, and sessions
+    /// Ends every task but those of connections: dials and handshakes have a `StopSignal` each, and sessions
     /// end by themselves.
     pub(crate) stop: CancellationToken,
     /// Dials, handshakes and sessions: a drain waits for them.
@@ -149,7 +149,7 @@ pub(crate) struct Inner {
     life: AtomicU8,
 }
 
-/// What [`Inner::new`] needs besides the settings.
+/// What [`PoolState::new`] needs besides the settings.
 pub(crate) struct Parts {
     pub(crate) settings: Arc<Settings>,
     pub(crate) native: Native,
@@ -159,7 +159,7 @@ pub(crate) struct Parts {
     pub(crate) session_shared: Arc<session::Shared>,
 }
 
-impl Inner {
+impl PoolState {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let Parts { settings, native, peer, connector, hooks, session_shared } = parts;
         let random = || {
@@ -194,12 +194,12 @@ impl Inner {
             admission: Admission::new(settings.max_pending_handshakes),
             draining: Draining::new(settings.max_draining),
             idle: Mutex::new(IdleIndex::new()),
-            keepers: Keepers::default(),
-            sessions: Gauge::new(settings.max_sessions),
-            inbound: Gauge::new(settings.max_inbound),
-            dialling: Gauge::new(settings.max_concurrent_dials),
-            queued: Gauge::new(settings.max_queued_dials),
-            discarding: Gauge::new(settings.max_discarding),
+            keepers: PersistentPeers::default(),
+            sessions: CountedLimit::new(settings.max_sessions),
+            inbound: CountedLimit::new(settings.max_inbound),
+            dialling: CountedLimit::new(settings.max_concurrent_dials),
+            queued: CountedLimit::new(settings.max_queued_dials),
+            discarding: CountedLimit::new(settings.max_discarding),
             session_shared,
             events: Publisher::new(settings.event_capacity),
             counters: Counters::default(),
@@ -300,8 +300,8 @@ impl Inner {
         error: DialError,
         outcome: Option<Outcome>,
         random: u64,
-    ) -> (DialError, Spent) {
-        let Some(outcome) = outcome else { return (error, Spent::new()) };
+    ) -> (DialError, EvictedErrors) {
+        let Some(outcome) = outcome else { return (error, EvictedErrors::new()) };
         let (until, spent) = self.with_backoff(|backoff| {
             backoff.failed(
                 dial.peer,
@@ -325,7 +325,7 @@ impl Inner {
     pub(crate) fn with_backoff<R>(
         &self,
         change: impl FnOnce(&mut BackoffTable<DialError>) -> R,
-    ) -> (R, Spent) {
+    ) -> (R, EvictedErrors) {
         let mut backoff = lock(&self.backoff);
         let result = change(&mut backoff);
         (result, backoff.take_spent())

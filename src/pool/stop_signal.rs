@@ -17,12 +17,12 @@ const CUT: u8 = 2;
 
 /// See the module. Awaited by one task only, in as many places as it likes.
 #[derive(Debug, Default)]
-pub(crate) struct Halt {
+pub(crate) struct StopSignal {
     word: AtomicU8,
     task: AtomicWaker,
 }
 
-impl Halt {
+impl StopSignal {
     /// Stops it unless the peer may rely on it already. Idempotent.
     pub(crate) fn abort(&self) {
         self.say(ABORTED);
@@ -77,7 +77,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_aborted_goes_on_until_it_is_cut() {
-        let halt = Arc::new(Halt::default());
+        let halt = Arc::new(StopSignal::default());
         let told = halt.clone();
         let task = tokio::spawn(async move {
             told.aborted().await;
@@ -96,7 +96,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_cut_is_aborted_too() {
-        let halt = Halt::default();
+        let halt = StopSignal::default();
         assert!(!halt.is_aborted());
         halt.cut();
         assert!(halt.is_aborted());

@@ -22,13 +22,13 @@ use crate::base::id::{Origin, PeerId};
 use crate::base::io::BoxedStream;
 use crate::base::sync::lock;
 use crate::base::timer::{Elapsed, Timer};
-use crate::pool::admission::Ticket;
-use crate::pool::dial::{Dial, Parked};
+use crate::pool::dial::task::{Dial, Parked};
 use crate::pool::hooks;
-use crate::pool::inner::{Held, Inner};
-use crate::pool::install::{Newcomer, room_of};
-use crate::pool::registry::Open;
-use crate::pool::room::Room;
+use crate::pool::inbound::pending::HandshakePermit;
+use crate::pool::limits::capacity::SlotPermit;
+use crate::pool::sessions::{NewSession, room_of};
+use crate::pool::slots::Open;
+use crate::pool::state::{PoolState, PooledSession};
 use crate::proto::native::record::Verdict;
 use crate::proto::slot::{Claim, Displaced, InboundCase, InboundDecision, Phase, View};
 use crate::session::{Driver, LeaseHandle, UncountedRef};
@@ -47,7 +47,7 @@ const DISCARD_AT_LEAST: Duration = Duration::from_millis(500);
 /// for the verdict's way back.
 const CHECKS_OF_VERDICT: f64 = 0.75;
 
-/// What a peer that meets a full pool is told to wait. Room comes when sessions fall idle or end.
+/// What a peer that meets a full pool is told to wait. SlotPermit comes when sessions fall idle or end.
 const RETRY_WHEN_FULL: Duration = Duration::from_secs(10);
 
 /// What a peer that meets a pool that shuts down is told to wait: the time of a restart.
@@ -82,7 +82,7 @@ pub(crate) struct Accepted {
     pub(crate) driver: Option<Driver>,
 }
 
-impl Inner {
+impl PoolState {
     /// Opens a listener and accepts on it until the pool drains or closes.
     pub(crate) async fn listen(
         self: &Arc<Self>,
@@ -149,7 +149,7 @@ impl Inner {
         self: &Arc<Self>,
         stream: TcpStream,
         source: SocketAddr,
-        ticket: Ticket,
+        ticket: HandshakePermit,
     ) -> Option<Driver> {
         if let Some(hooks) = &self.hooks {
             let asked = hooks::ask(self.settings.hook_timeout, || hooks.admit(&source));
@@ -172,7 +172,7 @@ impl Inner {
     }
 
     /// A place among the pending handshakes; counts and tells whom it cost theirs.
-    pub(crate) fn enter_handshake(&self) -> Option<Ticket> {
+    pub(crate) fn enter_handshake(&self) -> Option<HandshakePermit> {
         let entry = self.admission.enter();
         if entry.shed {
             self.counters.handshake_failures.shed.one();
@@ -186,7 +186,7 @@ impl Inner {
         self: &Arc<Self>,
         stream: BoxedStream,
         remote: Option<Address>,
-        ticket: Ticket,
+        ticket: HandshakePermit,
         runs: Runs,
     ) -> Result<Accepted, NotAccepted> {
         let began = Instant::now();
@@ -260,12 +260,12 @@ impl Inner {
     }
 
     /// The checks, then the slot machine, as often as it parks the connection.
-    pub(super) async fn judge(
+    pub(crate) async fn judge(
         self: &Arc<Self>,
         proposed: Proposed,
         remote: Option<Address>,
         began: Instant,
-        ticket: Ticket,
+        ticket: HandshakePermit,
         runs: Runs,
     ) -> Result<Accepted, RejectReason> {
         let (peer, claim) = (proposed.peer, proposed.claim);
@@ -273,7 +273,7 @@ impl Inner {
             debug!(peer = %peer.short(), %refusal, "refused");
             return Err(self.reject(proposed, RejectReason::Refused, None, ticket));
         }
-        let core = self.new_session(Newcomer {
+        let core = self.new_session(NewSession {
             peer,
             origin: Origin::Inbound,
             address: remote.clone(),
@@ -371,7 +371,7 @@ impl Inner {
         &self,
         core: &LeaseHandle,
         claim: &Claim,
-        spare: &mut Option<Room>,
+        spare: &mut Option<SlotPermit>,
         parked: bool,
     ) -> Decision {
         let session = core.session();
@@ -401,7 +401,7 @@ impl Inner {
             };
             // Drawn under the lock, so that stamps follow the order of decisions.
             let stamp = self.next_stamp();
-            let held = Held { core: UncountedRef::of(core), room: Some(room) };
+            let held = PooledSession { core: UncountedRef::of(core), room: Some(room) };
             let displaced = slot.install_inbound(session.id(), *claim, held);
             Decision::Accept { stamp, row, displaced }
         })
@@ -428,7 +428,7 @@ impl Inner {
         proposed: Proposed,
         reason: RejectReason,
         retry_after: Option<Duration>,
-        ticket: Ticket,
+        ticket: HandshakePermit,
     ) -> RejectReason {
         let peer = proposed.peer;
         self.counters.rejected_by_us.count(reason);
@@ -456,7 +456,7 @@ impl Inner {
     }
 }
 
-impl Inner {
+impl PoolState {
     /// What the application's checks see of a peer that dialled us.
     fn proposed_picture(&self, proposed: &Proposed, remote: &Option<Address>) -> hooks::Candidate {
         hooks::Candidate {
@@ -474,7 +474,7 @@ impl Inner {
 
 /// What one look at the slot decided.
 enum Decision {
-    Accept { stamp: u64, row: InboundCase, displaced: Displaced<Arc<Dial>, Held> },
+    Accept { stamp: u64, row: InboundCase, displaced: Displaced<Arc<Dial>, PooledSession> },
     Park(Parked),
     Reject(RejectReason),
     NeedsRoom,

@@ -7,12 +7,12 @@ use crate::base::sync::{Notify, OnceLock};
 
 /// Set once, read by all.
 #[derive(Debug)]
-pub(crate) struct Latch<T> {
+pub(crate) struct SetOnce<T> {
     value: OnceLock<T>,
     set: Notify,
 }
 
-impl<T: Clone> Latch<T> {
+impl<T: Clone> SetOnce<T> {
     pub(crate) fn new() -> Self {
         Self { value: OnceLock::new(), set: Notify::new() }
     }
@@ -53,7 +53,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_waiters_get_the_first_value() {
-        let latch = Arc::new(Latch::new());
+        let latch = Arc::new(SetOnce::new());
         let waiters: Vec<_> = (0..10)
             .map(|_| {
                 let latch = latch.clone();

@@ -1,6 +1,6 @@
 //! Limits that count by permits.
 //!
-//! Owns [`Gauge`] and [`Permit`]. What is held is what permits exist: a permit gives its room back when
+//! Owns [`CountedLimit`] and [`Permit`]. What is held is what permits exist: a permit gives its room back when
 //! it is dropped, so that neither cancellation nor a panic can leak it, and no counter can drift.
 //! Nothing here may hand out more than the limit, not for a moment.
 
@@ -15,9 +15,9 @@ use crate::base::metrics::LimitUse;
 ///
 /// Clones share one limit.
 #[derive(Clone)]
-pub(crate) struct Gauge(Arc<Inner>);
+pub(crate) struct CountedLimit(Arc<Shared>);
 
-struct Inner {
+struct Shared {
     /// The room that is left; waiters queue here, first come first served.
     room: Arc<Semaphore>,
     limit: usize,
@@ -27,11 +27,11 @@ struct Inner {
     high_water: AtomicUsize,
 }
 
-impl Gauge {
+impl CountedLimit {
     /// A limit that holds nothing. A limit of zero lets nobody in.
     pub(crate) fn new(limit: usize) -> Self {
         let limit = limit.min(Semaphore::MAX_PERMITS);
-        Self(Arc::new(Inner {
+        Self(Arc::new(Shared {
             room: Arc::new(Semaphore::new(limit)),
             limit,
             held: AtomicUsize::new(0),
@@ -74,7 +74,7 @@ impl Gauge {
     }
 }
 
-/// Room for one; given back on drop.
+/// SlotPermit for one; given back on drop.
 #[must_use = "a permit gives its room back when it is dropped"]
 pub(crate) struct Permit {
     _held: Held,
@@ -83,7 +83,7 @@ pub(crate) struct Permit {
 }
 
 impl Permit {
-    fn new(inner: &Arc<Inner>, room: OwnedSemaphorePermit) -> Self {
+    fn new(inner: &Arc<Shared>, room: OwnedSemaphorePermit) -> Self {
         let held = inner.held.fetch_add(1, Ordering::Relaxed) + 1;
         inner.high_water.fetch_max(held, Ordering::Relaxed);
         Self { _held: Held(Arc::clone(inner)), _room: room }
@@ -91,7 +91,7 @@ impl Permit {
 }
 
 /// One in the count of what is held.
-struct Held(Arc<Inner>);
+struct Held(Arc<Shared>);
 
 impl Drop for Held {
     fn drop(&mut self) {
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn room_is_bounded_and_comes_back() {
-        let gauge = Gauge::new(2);
+        let gauge = CountedLimit::new(2);
         let first = gauge.try_acquire().unwrap();
         let second = gauge.try_acquire().unwrap();
         assert!(gauge.try_acquire().is_none());
@@ -121,12 +121,12 @@ mod tests {
 
     #[test]
     fn a_limit_of_zero_lets_nobody_in() {
-        assert!(Gauge::new(0).try_acquire().is_none());
+        assert!(CountedLimit::new(0).try_acquire().is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn waiters_are_served_in_order_and_cannot_be_overtaken() {
-        let gauge = Gauge::new(1);
+        let gauge = CountedLimit::new(1);
         let held = gauge.try_acquire().unwrap();
         let (log, mut order) = tokio::sync::mpsc::channel(8);
         for n in 0..3 {
@@ -148,7 +148,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_waiter_that_is_cancelled_is_skipped_and_leaks_nothing() {
-        let gauge = Gauge::new(1);
+        let gauge = CountedLimit::new(1);
         let held = gauge.try_acquire().unwrap();
         let mut cancelled = Box::pin(gauge.acquire());
         let mut waiting = Box::pin(gauge.acquire());
@@ -164,7 +164,7 @@ mod tests {
 
     #[tokio::test]
     async fn closing_wakes_all_who_wait() {
-        let gauge = Gauge::new(1);
+        let gauge = CountedLimit::new(1);
         let held = gauge.try_acquire().unwrap();
         let waiters: Vec<_> = (0..3)
             .map(|_| {
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_panic_gives_the_room_back() {
-        let gauge = Gauge::new(1);
+        let gauge = CountedLimit::new(1);
         let inside = gauge.clone();
         let outcome = std::thread::spawn(move || {
             let _permit = inside.try_acquire().unwrap();
@@ -200,7 +200,7 @@ mod tests {
     fn the_high_water_mark_never_passes_the_limit_under_contention() {
         const LIMIT: usize = 3;
         const THREADS: usize = 8;
-        let gauge = Gauge::new(LIMIT);
+        let gauge = CountedLimit::new(LIMIT);
         let start = Barrier::new(THREADS);
         std::thread::scope(|scope| {
             for _ in 0..THREADS {

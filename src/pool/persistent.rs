@@ -15,14 +15,14 @@ use tracing::debug;
 use crate::base::error::{DialError, Retry};
 use crate::base::id::PeerId;
 use crate::base::sync::{Mutex, lock};
-use crate::pool::dial::Source;
-use crate::pool::inner::Inner;
+use crate::pool::dial::task::Source;
+use crate::pool::state::PoolState;
 use crate::pool::target::Target;
 use crate::session::Session;
 
 /// The kept peers.
 #[derive(Default)]
-pub(crate) struct Keepers(Mutex<HashMap<PeerId, Keeper>>);
+pub(crate) struct PersistentPeers(Mutex<HashMap<PeerId, Keeper>>);
 
 struct Keeper {
     /// Told when the peer's session has left its slot.
@@ -30,7 +30,7 @@ struct Keeper {
     stop: CancellationToken,
 }
 
-impl Keepers {
+impl PersistentPeers {
     /// Whether the peer is kept.
     pub(crate) fn is_kept(&self, peer: &PeerId) -> bool {
         lock(&self.0).contains_key(peer)
@@ -56,7 +56,7 @@ impl Keepers {
     }
 }
 
-impl Inner {
+impl PoolState {
     /// Keeps a session to the target's peer; a second call for one peer replaces the first.
     pub(crate) fn keep(self: &Arc<Self>, mut target: Target) {
         // A keeper waits as long as a dial takes.

@@ -1,4 +1,4 @@
-//! Room: the right to occupy a slot, reserved before anything is sent.
+//! SlotPermit: the right to occupy a slot, reserved before anything is sent.
 //!
 //! Owns how room is found: a free permit, else the longest idle session is evicted, else the caller
 //! waits in line or is refused, as configured. A dial may evict any session without leases that is
@@ -18,9 +18,9 @@ use crate::base::error::{DialError, Limit};
 use crate::base::event::PoolEvent;
 use crate::base::id::Origin;
 use crate::base::metrics::Waited;
-use crate::pool::idle::Evict;
-use crate::pool::inner::Inner;
-use crate::pool::permit::Permit;
+use crate::pool::limits::counted::Permit;
+use crate::pool::limits::idle::Evict;
+use crate::pool::state::PoolState;
 
 /// A return of a lease looks whether somebody waits before it counts, so that the hit path pays one
 /// load for it. One that was under way when the wait began may therefore tell nobody: who waits looks
@@ -31,13 +31,13 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 ///
 /// It is passed on from a dial to the session that takes its slot, and from a session to the one
 /// that replaces it.
-pub(crate) struct Room {
+pub(crate) struct SlotPermit {
     _slot: Permit,
-    /// Held by inbound newcomers only; what meets a slot of ours uses that slot's room.
+    /// PooledSession by inbound newcomers only; what meets a slot of ours uses that slot's room.
     inbound: Option<Permit>,
 }
 
-impl Room {
+impl SlotPermit {
     /// Whose choice the session in this room was: what a stranger may displace is what strangers
     /// brought, not an inbound session that met a dial of ours.
     pub(crate) fn origin(&self) -> Origin {
@@ -45,9 +45,9 @@ impl Room {
     }
 }
 
-impl Inner {
-    /// Room for a dial: waits in line, or fails, when the pool is full of sessions in use.
-    pub(crate) async fn room_for_dial(self: &Arc<Self>) -> Result<Room, DialError> {
+impl PoolState {
+    /// SlotPermit for a dial: waits in line, or fails, when the pool is full of sessions in use.
+    pub(crate) async fn room_for_dial(self: &Arc<Self>) -> Result<SlotPermit, DialError> {
         if let Some(room) = self.try_room_for_dial() {
             return Ok(room);
         }
@@ -80,14 +80,14 @@ impl Inner {
         // We may have been told of a session that we do not need any more.
         drop(wanted);
         self.session_shared.note_idle();
-        slot.map(|slot| Room { _slot: slot, inbound: None }).ok_or(DialError::PoolClosed)
+        slot.map(|slot| SlotPermit { _slot: slot, inbound: None }).ok_or(DialError::PoolClosed)
     }
 
-    /// Room for a dial that is there now or can be made.
-    pub(crate) fn try_room_for_dial(self: &Arc<Self>) -> Option<Room> {
+    /// SlotPermit for a dial that is there now or can be made.
+    pub(crate) fn try_room_for_dial(self: &Arc<Self>) -> Option<SlotPermit> {
         loop {
             if let Some(slot) = self.sessions.try_acquire() {
-                return Some(Room { _slot: slot, inbound: None });
+                return Some(SlotPermit { _slot: slot, inbound: None });
             }
             if !self.evict(Evict::Any) {
                 return None;
@@ -95,11 +95,11 @@ impl Inner {
         }
     }
 
-    /// Room for an inbound connection to a peer of which we know nothing.
+    /// SlotPermit for an inbound connection to a peer of which we know nothing.
     ///
     /// # Errors
     /// The limit that was met.
-    pub(crate) fn room_for_newcomer(self: &Arc<Self>) -> Result<Room, Limit> {
+    pub(crate) fn room_for_newcomer(self: &Arc<Self>) -> Result<SlotPermit, Limit> {
         let inbound = loop {
             if let Some(permit) = self.inbound.try_acquire() {
                 break permit;
@@ -110,7 +110,7 @@ impl Inner {
         };
         loop {
             if let Some(slot) = self.sessions.try_acquire() {
-                return Ok(Room { _slot: slot, inbound: Some(inbound) });
+                return Ok(SlotPermit { _slot: slot, inbound: Some(inbound) });
             }
             if !self.evict(Evict::Inbound) {
                 return Err(Limit::Sessions);

@@ -22,9 +22,9 @@ use crate::base::id::PeerId;
 use crate::base::io::{BoxFuture, BoxedStream, TargetData};
 use crate::base::metrics::DialPhase;
 use crate::base::timer::Timer;
-use crate::pool::dial::{Dial, Opener};
+use crate::pool::dial::task::{Dial, Opener};
 use crate::pool::hooks::{contained, contained_by};
-use crate::pool::inner::Inner;
+use crate::pool::state::PoolState;
 use crate::transport::native::Answered;
 
 /// A connection on which the peer has answered, and where it leads.
@@ -37,7 +37,7 @@ pub(crate) struct Candidate {
 
 /// The connections of one dial that are under way.
 pub(crate) struct Race {
-    pool: Arc<Inner>,
+    pool: Arc<PoolState>,
     dial: Arc<Dial>,
     data: Option<TargetData>,
     /// Connections, and perhaps the look-up, in the order in which they began.
@@ -48,7 +48,7 @@ pub(crate) struct Race {
 }
 
 impl Race {
-    pub(crate) fn new(pool: Arc<Inner>, dial: Arc<Dial>, data: Option<TargetData>) -> Self {
+    pub(crate) fn new(pool: Arc<PoolState>, dial: Arc<Dial>, data: Option<TargetData>) -> Self {
         Self { pool, dial, data, under_way: Vec::new(), next_start: Instant::now(), failure: None }
     }
 
@@ -166,7 +166,7 @@ fn poll_next(under_way: &mut Vec<Runner>, cx: &mut Context<'_>) -> Poll<Ended> {
 }
 
 async fn resolve(
-    pool: &Inner,
+    pool: &PoolState,
     peer: PeerId,
     data: Option<&TargetData>,
 ) -> Result<Vec<Address>, DialError> {
@@ -187,7 +187,7 @@ async fn resolve(
 }
 
 async fn connect(
-    pool: &Inner,
+    pool: &PoolState,
     address: &Address,
     data: Option<&TargetData>,
     timer: &mut Timer,
@@ -205,7 +205,7 @@ async fn connect(
     }
 }
 
-async fn open(pool: &Inner, opener: Opener) -> Result<BoxedStream, DialError> {
+async fn open(pool: &PoolState, opener: Opener) -> Result<BoxedStream, DialError> {
     let failed = |source| DialError::Open { source: Arc::new(source) };
     match contained(pool.settings.connect_timeout, opener).await {
         Ok(opened) => opened.map_err(failed),
@@ -218,7 +218,7 @@ async fn open(pool: &Inner, opener: Opener) -> Result<BoxedStream, DialError> {
 }
 
 async fn initiate(
-    pool: &Inner,
+    pool: &PoolState,
     peer: &PeerId,
     stream: BoxedStream,
     timer: &mut Timer,

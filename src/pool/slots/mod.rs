@@ -19,7 +19,7 @@ use crate::base::id::PeerId;
 use crate::base::sync::AtomicBool;
 use crate::proto::slot::Slot;
 
-use map::{Map, Readers};
+use map::{Map, ReadIndex};
 
 /// Whether the registry still takes entries, as seen under the shard's lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(crate) enum Seed {
 }
 
 /// What stands in a slot for a session, as far as those see it who do not take its lock.
-pub(crate) trait Readable {
+pub(crate) trait HasHandle {
     /// What they find.
     type Handle: Handle;
 
@@ -62,17 +62,17 @@ pub(crate) trait Handle {
 }
 
 /// What the pool knows of all peers. At rest it has one entry per live session, and no others.
-pub(crate) struct Registry<D, S: Readable> {
+pub(crate) struct Registry<D, S: HasHandle> {
     slots: Map<Slot<D, S>>,
     /// Behind `slots`, and only changed under their locks.
-    readers: Readers<S::Handle>,
+    readers: ReadIndex<S::Handle>,
     shut: AtomicBool,
 }
 
-impl<D: Clone, S: Readable> Registry<D, S> {
+impl<D: Clone, S: HasHandle> Registry<D, S> {
     /// An empty registry.
     pub(crate) fn new(seed: Seed) -> Self {
-        Self { slots: Map::new(seed), readers: Readers::new(seed), shut: AtomicBool::new(false) }
+        Self { slots: Map::new(seed), readers: ReadIndex::new(seed), shut: AtomicBool::new(false) }
     }
 
     /// Applies events to the peer's slot under its lock. A slot that is vacant afterwards has no
@@ -180,7 +180,7 @@ mod map {
 
     use crossbeam_utils::sync::{ShardedLock, ShardedLockWriteGuard};
     use dashmap::DashMap;
-    use dashmap::mapref::entry::Entry as Place;
+    use dashmap::mapref::entry::Entry as DialSlot;
     use foldhash::SharedSeed;
     use foldhash::fast::{FixedState, FoldHasher, SeedableRandomState};
 
@@ -251,9 +251,9 @@ mod map {
 
     /// Tables that lie flat in memory, each behind a lock of which every reading thread has a part of
     /// its own; who changes a table takes all parts.
-    pub(super) struct Readers<H>([ShardedLock<Table<H>>; TABLES]);
+    pub(super) struct ReadIndex<H>([ShardedLock<Table<H>>; TABLES]);
 
-    impl<H: Handle> Readers<H> {
+    impl<H: Handle> ReadIndex<H> {
         pub(super) fn new(seed: Seed) -> Self {
             let hasher = Seeded::from(seed);
             let table = || HashSet::with_hasher(hasher.clone());
@@ -274,7 +274,7 @@ mod map {
             self.change(key).remove(key);
         }
 
-        /// Takes the handle away, and puts in the one that `apply` gives. Readers wait meanwhile.
+        /// Takes the handle away, and puts in the one that `apply` gives. ReadIndex wait meanwhile.
         pub(super) fn hide<R>(&self, key: &PeerId, apply: impl FnOnce() -> (R, Option<H>)) -> R {
             let mut table = self.change(key);
             table.remove(key);
@@ -306,14 +306,14 @@ mod map {
         /// second part of the answer says so.
         pub(super) fn update<R>(&self, key: &PeerId, apply: impl FnOnce(&mut V) -> (R, bool)) -> R {
             match self.0.entry(*key) {
-                Place::Occupied(mut entry) => {
+                DialSlot::Occupied(mut entry) => {
                     let (result, keep) = apply(entry.get_mut());
                     if !keep {
                         entry.remove();
                     }
                     result
                 }
-                Place::Vacant(entry) => {
+                DialSlot::Vacant(entry) => {
                     let mut value = V::default();
                     let (result, keep) = apply(&mut value);
                     if keep {
@@ -357,9 +357,9 @@ mod map {
     use crate::base::id::PeerId;
     use crate::base::sync::{Mutex, lock};
 
-    pub(super) struct Readers<H>(Mutex<BTreeMap<PeerId, H>>);
+    pub(super) struct ReadIndex<H>(Mutex<BTreeMap<PeerId, H>>);
 
-    impl<H: Handle> Readers<H> {
+    impl<H: Handle> ReadIndex<H> {
         pub(super) fn new(_seed: Seed) -> Self {
             Self(Mutex::new(BTreeMap::new()))
         }
@@ -436,7 +436,7 @@ mod tests {
     #[derive(Clone, Copy, Debug, PartialEq)]
     struct Session(PeerId, &'static str);
 
-    impl Readable for Session {
+    impl HasHandle for Session {
         type Handle = Self;
 
         fn handle(&self) -> Self {

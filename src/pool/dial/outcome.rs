@@ -8,34 +8,34 @@ use std::sync::Arc;
 
 use crate::base::error::DialError;
 use crate::base::sync::{Mutex, lock};
-use crate::pool::latch::Latch;
+use crate::pool::dial::set_once::SetOnce;
 use crate::session::LeaseHandle;
 
 /// What all who wait on a dial get.
 pub(crate) type Settled = Result<LeaseHandle, DialError>;
 
 /// Settled once, after the dial has left its slot: first the map, then the waiters.
-pub(crate) struct Outcome(Mutex<Stage>);
+pub(crate) struct Outcome(Mutex<State>);
 
-enum Stage {
-    Awaited(Arc<Latch<Settled>>),
+enum State {
+    Awaited(Arc<SetOnce<Settled>>),
     /// What is left of it: why it failed, or nothing where a session was found.
     Settled(Option<DialError>),
 }
 
 impl Outcome {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Stage::Awaited(Arc::new(Latch::new()))))
+        Self(Mutex::new(State::Awaited(Arc::new(SetOnce::new()))))
     }
 
     /// The waiters' own handle. To be had under the lock of the dial's slot, so that it is there
     /// before the dial can be settled; whoever comes later is sent back to the slot.
-    pub(crate) fn subscribe(&self) -> Arc<Latch<Settled>> {
+    pub(crate) fn subscribe(&self) -> Arc<SetOnce<Settled>> {
         let error = match &*lock(&self.0) {
-            Stage::Awaited(latch) => return latch.clone(),
-            Stage::Settled(failure) => failure.clone().unwrap_or(DialError::Superseded),
+            State::Awaited(latch) => return latch.clone(),
+            State::Settled(failure) => failure.clone().unwrap_or(DialError::Superseded),
         };
-        let settled = Latch::new();
+        let settled = SetOnce::new();
         settled.set(Err(error));
         Arc::new(settled)
     }
@@ -43,9 +43,9 @@ impl Outcome {
     /// Settles it, and wakes all who wait. The first settling counts.
     pub(crate) fn settle(&self, settled: Settled) {
         let mut stage = lock(&self.0);
-        if let Stage::Awaited(latch) = &*stage {
+        if let State::Awaited(latch) = &*stage {
             let latch = latch.clone();
-            *stage = Stage::Settled(settled.as_ref().err().cloned());
+            *stage = State::Settled(settled.as_ref().err().cloned());
             drop(stage);
             latch.set(settled);
         }
@@ -54,9 +54,9 @@ impl Outcome {
     /// Whether and how it was settled.
     pub(crate) fn settled(&self) -> Option<Result<(), DialError>> {
         match &*lock(&self.0) {
-            Stage::Awaited(_) => None,
-            Stage::Settled(None) => Some(Ok(())),
-            Stage::Settled(Some(error)) => Some(Err(error.clone())),
+            State::Awaited(_) => None,
+            State::Settled(None) => Some(Ok(())),
+            State::Settled(Some(error)) => Some(Err(error.clone())),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::base::sync::{Mutex, lock};
-use crate::pool::halt::Halt;
+use crate::pool::stop_signal::StopSignal;
 
 /// The pending handshakes.
 pub(crate) struct Admission {
@@ -23,27 +23,27 @@ pub(crate) struct Admission {
 struct Pending {
     next: u64,
     /// Without a valid message 1, in the order of arrival.
-    silent: BTreeMap<u64, Arc<Halt>>,
+    silent: BTreeMap<u64, Arc<StopSignal>>,
     /// With a valid message 1 and no message 3, in the order of arrival.
-    half: BTreeMap<u64, Arc<Halt>>,
+    half: BTreeMap<u64, Arc<StopSignal>>,
     /// With message 3: the peer is authenticated, and is judged or told no.
-    whole: BTreeMap<u64, Arc<Halt>>,
+    whole: BTreeMap<u64, Arc<StopSignal>>,
     /// Nobody is to be heard out any more.
     closed: bool,
     high_water: usize,
 }
 
 /// The place of one pending handshake; given back on drop.
-pub(crate) struct Ticket {
+pub(crate) struct HandshakePermit {
     admission: Arc<Admission>,
     number: u64,
-    halt: Arc<Halt>,
+    halt: Arc<StopSignal>,
 }
 
 /// What became of a newcomer.
 pub(crate) struct Entry {
     /// Its place, if there is one.
-    pub(crate) ticket: Option<Ticket>,
+    pub(crate) ticket: Option<HandshakePermit>,
     /// Whether somebody was shed: another, or the newcomer itself.
     pub(crate) shed: bool,
 }
@@ -63,7 +63,7 @@ impl Admission {
         }
         let number = pending.next;
         pending.next += 1;
-        let halt = Arc::new(Halt::default());
+        let halt = Arc::new(StopSignal::default());
         if pending.closed {
             halt.abort();
         }
@@ -74,7 +74,7 @@ impl Admission {
         if let Some(loser) = loser {
             loser.abort();
         }
-        let ticket = Ticket { admission: self.clone(), number, halt };
+        let ticket = HandshakePermit { admission: self.clone(), number, halt };
         Entry { ticket: Some(ticket), shed: full }
     }
 
@@ -110,19 +110,19 @@ impl Pending {
     }
 
     /// Takes out who came first of the more numerous kind.
-    fn shed_one(&mut self) -> Option<Arc<Halt>> {
+    fn shed_one(&mut self) -> Option<Arc<StopSignal>> {
         let more =
             if self.half.len() > self.silent.len() { &mut self.half } else { &mut self.silent };
         more.pop_first().map(|(_, halt)| halt)
     }
 
     /// Takes out one that is not whole; none: it was shed.
-    fn take(&mut self, number: u64) -> Option<Arc<Halt>> {
+    fn take(&mut self, number: u64) -> Option<Arc<StopSignal>> {
         self.half.remove(&number).or_else(|| self.silent.remove(&number))
     }
 }
 
-impl Ticket {
+impl HandshakePermit {
     /// Silent → half: message 1 was valid.
     pub(crate) fn verified(&self) {
         let mut pending = lock(&self.admission.pending);
@@ -147,12 +147,12 @@ impl Ticket {
 
     /// Aborted, when it is shed or when strangers are not heard out any more; cut, when the pool
     /// closes.
-    pub(crate) fn halt(&self) -> &Arc<Halt> {
+    pub(crate) fn halt(&self) -> &Arc<StopSignal> {
         &self.halt
     }
 }
 
-impl Drop for Ticket {
+impl Drop for HandshakePermit {
     fn drop(&mut self) {
         let mut pending = lock(&self.admission.pending);
         // Nothing, if it was shed or has failed.
@@ -166,7 +166,7 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
 
-    fn enter(admission: &Arc<Admission>) -> Ticket {
+    fn enter(admission: &Arc<Admission>) -> HandshakePermit {
         admission.enter().ticket.unwrap()
     }
 
@@ -178,7 +178,7 @@ mod tests {
         // One half, three silent.
         let fifth = admission.enter();
         assert!(fifth.shed);
-        let shed = |ticket: &Ticket| ticket.halt.is_aborted();
+        let shed = |ticket: &HandshakePermit| ticket.halt.is_aborted();
         assert_eq!(tickets.iter().map(shed).collect::<Vec<_>>(), [false, true, false, false]);
         // Three half, one silent.
         tickets[2].verified();
@@ -217,7 +217,7 @@ mod tests {
         let whole = whole.authenticated().unwrap();
         admission.close();
         let late = enter(&admission);
-        let aborted = |ticket: &Ticket| ticket.halt.is_aborted();
+        let aborted = |ticket: &HandshakePermit| ticket.halt.is_aborted();
         assert_eq!([&silent, &half, &whole, &late].map(aborted), [true, true, false, true]);
         admission.cut();
         assert!(aborted(&whole));
