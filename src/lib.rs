@@ -121,10 +121,9 @@ pub use base::metrics::{
 #[cfg(feature = "snapshot-codec")]
 pub use base::metrics::{Malformed, SnapshotDecodeError, SnapshotEncodeError};
 pub use base::suite::{Suite, UnknownSuite};
-pub use pool::builder::PoolBuilder;
 pub use pool::hooks::{Candidate, Hooks, SessionInfo};
 pub use pool::shutdown::{Disconnect, DrainReport, How};
 pub use pool::target::Target;
-pub use pool::{Pool, Role};
+pub use pool::{Pool, PoolBuilder, Role};
 pub use session::{ExclusiveLease, Inbox, Lease, Message, SendOptions};
 pub use transport::{Connector, TcpConnector};

@@ -50,3 +50,10 @@ impl Entropy for OsEntropy {
         getrandom::fill(dest).expect("the operating system provides randomness");
     }
 }
+
+/// A random share of a whole, from 0 to 1: for times that must not coincide.
+pub(crate) fn random_share(entropy: &dyn Entropy) -> f64 {
+    let mut random = [0; 4];
+    entropy.fill(&mut random);
+    f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX)
+}

@@ -14,14 +14,14 @@ pub(crate) use loom::sync::{
     atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize},
 };
 #[cfg(noise_pool_loom)]
-pub(crate) use modelled::{Arc, Notify, OnceLock, Weak};
+pub(crate) use modelled::{Arc, Notify, OnceLock, SetOnce, Weak};
 #[cfg(not(noise_pool_loom))]
 pub(crate) use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, Weak,
     atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize},
 };
 #[cfg(not(noise_pool_loom))]
-pub(crate) use tokio::sync::Notify;
+pub(crate) use tokio::sync::{Notify, SetOnce};
 
 /// Locks, whatever became of the last holder.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -222,6 +222,48 @@ mod modelled {
             // Also by a setter that came second: for it, too, the value is there when it returns.
             self.seen.store(true, Ordering::Release);
             result
+        }
+    }
+
+    /// Tokio's `SetOnce`, as far as its documentation promises it.
+    #[derive(Debug)]
+    pub(crate) struct SetOnce<T> {
+        value: OnceLock<T>,
+        set: Notify,
+    }
+
+    impl<T> SetOnce<T> {
+        pub(crate) fn new() -> Self {
+            Self { value: OnceLock::new(), set: Notify::new() }
+        }
+
+        pub(crate) fn new_with(value: Option<T>) -> Self {
+            let this = Self::new();
+            if let Some(value) = value {
+                let _ = this.set(value);
+            }
+            this
+        }
+
+        pub(crate) fn set(&self, value: T) -> Result<(), T> {
+            self.value.set(value)?;
+            self.set.notify_waiters();
+            Ok(())
+        }
+
+        pub(crate) async fn wait(&self) -> &T {
+            // `notify_waiters` wakes every `Notified` that existed when it was called, so a value
+            // that is set between the look and the await is not missed.
+            let set = self.set.notified();
+            if let Some(value) = self.value.get() {
+                return value;
+            }
+            set.await;
+            match self.value.get() {
+                Some(value) => value,
+                // Only `set` notifies, and it has set the value by then.
+                None => std::future::pending().await,
+            }
         }
     }
 }

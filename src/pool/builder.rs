@@ -6,12 +6,19 @@ use std::sync::Arc;
 
 use crate::base::config::{Config, ConfigError};
 use crate::base::identity::Identity;
+use crate::pool::handle::Pool;
 use crate::pool::hooks::Hooks;
-use crate::pool::state::{Parts, PoolState};
-use crate::pool::{Owner, Pool};
+use crate::pool::state::{PoolParts, PoolState};
 use crate::session::{Inbox, Shared};
 use crate::transport::native::Native;
-use crate::transport::{Connector, TcpConnector};
+use crate::transport::{AnyTransport, Connector, TcpConnector};
+
+impl Pool {
+    /// Begins to build a pool that speaks as `identity`.
+    pub fn builder(identity: Identity) -> PoolBuilder {
+        PoolBuilder { identity, config: Config::default(), connector: None, hooks: None }
+    }
+}
 
 /// Collects what a [`Pool`] is made of.
 #[must_use = "a builder does nothing until `build`"]
@@ -23,10 +30,6 @@ pub struct PoolBuilder {
 }
 
 impl PoolBuilder {
-    pub(crate) fn new(identity: Identity) -> Self {
-        Self { identity, config: Config::default(), connector: None, hooks: None }
-    }
-
     /// The configuration; the default one otherwise.
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
@@ -57,20 +60,19 @@ impl PoolBuilder {
     pub fn build(self) -> Result<(Pool, Inbox), ConfigError> {
         tokio::runtime::Handle::try_current().map_err(|_| ConfigError::NoRuntime)?;
         let settings = Arc::new(self.config.validate()?);
-        let (session_shared, inbox) = Shared::new(settings.clone());
+        let (shared, inbox) = Shared::new(settings.clone());
         let connector = self.connector.unwrap_or_else(|| {
             Arc::new(TcpConnector::default().user_timeout(settings.stall_timeout))
         });
-        let inner = PoolState::new(Parts {
-            native: Native::new(self.identity.clone(), &settings),
+        let pool = Pool::new(PoolState::new(PoolParts {
+            transport: AnyTransport::Native(Native::new(self.identity.clone(), &settings)),
             peer: self.identity.peer_id(),
             settings,
             connector,
             hooks: self.hooks,
-            session_shared,
-        });
-        inner.spawn_reaper();
-        Ok((Pool { owner: Arc::new(Owner { inner }) }, inbox))
+            shared,
+        }));
+        Ok((pool, inbox))
     }
 }
 

@@ -1,22 +1,15 @@
 //! The application's say: whom to admit, whom to trust, when a session is ready and healthy.
 //!
-//! Owns the calls into code of the application. They run outside every lock, under `hook_timeout`,
-//! and a panic in one is a refusal that is logged and counted. A hook that blocks its thread cannot
-//! be interrupted: it must be asynchronous.
+//! Owns the public trait [`Hooks`] and what its methods are shown; how they are asked is in `checks`.
+//! A hook that blocks its thread cannot be interrupted: it must be asynchronous.
 
 use std::net::SocketAddr;
-use std::panic::AssertUnwindSafe;
-use std::pin::pin;
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 
 use crate::base::address::Address;
-use crate::base::error::Refusal;
 use crate::base::id::{Origin, PeerId, SessionId};
 use crate::base::io::BoxFuture;
-use crate::base::timer::{Elapsed, Timer};
 
 /// A session whose handshake is complete and that waits to be pooled.
 #[derive(Clone, Debug)]
@@ -83,60 +76,5 @@ pub trait Hooks: Send + Sync + 'static {
     /// is nothing to ask.
     fn health(&self, _session: SessionInfo) -> Option<BoxFuture<'static, bool>> {
         None
-    }
-}
-
-/// Runs one call of a hook: bounded in time, panics contained.
-///
-/// `call` makes the future, so that a panic before the first poll is contained too.
-pub(crate) async fn ask<'a>(
-    limit: Duration,
-    call: impl FnOnce() -> BoxFuture<'a, bool>,
-) -> Result<(), Refusal> {
-    match contained(limit, call).await {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(Refusal::Refused),
-        Err(refusal) => Err(refusal),
-    }
-}
-
-/// Runs code of the application: bounded in time, panics contained.
-pub(crate) async fn contained<'a, T>(
-    limit: Duration,
-    call: impl FnOnce() -> BoxFuture<'a, T>,
-) -> Result<T, Refusal> {
-    contained_by(&mut Timer::default(), limit, call).await
-}
-
-/// As [`contained`], with the timer of a connection.
-pub(crate) async fn contained_by<'a, T>(
-    timer: &mut Timer,
-    limit: Duration,
-    call: impl FnOnce() -> BoxFuture<'a, T>,
-) -> Result<T, Refusal> {
-    let guarded = pin!(AssertUnwindSafe(async move { call().await }).catch_unwind());
-    match timer.timeout(limit, guarded).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(_panic)) => Err(Refusal::Panicked),
-        Err(Elapsed) => Err(Refusal::TimedOut),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMIT: Duration = Duration::from_secs(5);
-
-    #[tokio::test(start_paused = true)]
-    async fn a_hook_that_hangs_or_panics_refuses() {
-        assert_eq!(ask(LIMIT, || Box::pin(std::future::pending())).await, Err(Refusal::TimedOut));
-        assert_eq!(
-            ask(LIMIT, || Box::pin(async { panic!("in the future") })).await,
-            Err(Refusal::Panicked)
-        );
-        assert_eq!(ask(LIMIT, || panic!("in the call")).await, Err(Refusal::Panicked));
-        assert_eq!(ask(LIMIT, || Box::pin(async { false })).await, Err(Refusal::Refused));
-        assert_eq!(ask(LIMIT, || Box::pin(async { true })).await, Ok(()));
     }
 }

@@ -1,121 +1,103 @@
-//! Peers that the application wants a session to at all times.
+//! Persistent peers: dialled at start, and again whenever their session is lost.
 //!
-//! Owns the keepers: a task per kept peer that dials at start and again, with the pool's backoff,
-//! whenever the session is lost. A kept peer's session is neither evicted nor expired for want of
+//! Owns the task of each kept peer. A kept peer's session is neither evicted nor expired for want of
 //! use; at `max_age` it is replaced.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::base::error::{DialError, Retry};
 use crate::base::id::PeerId;
-use crate::base::sync::{Mutex, lock};
-use crate::pool::dial::task::Source;
-use crate::pool::state::PoolState;
+use crate::pool::acquire::Acquirer;
+use crate::pool::context::Context;
+use crate::pool::dial::StreamSource;
+use crate::pool::lifecycle::Lifecycle;
+use crate::pool::sessions::SessionTable;
 use crate::pool::target::Target;
-use crate::session::Session;
 
-/// The kept peers.
-#[derive(Default)]
-pub(crate) struct PersistentPeers(Mutex<HashMap<PeerId, Keeper>>);
-
-struct Keeper {
-    /// Told when the peer's session has left its slot.
-    lost: Arc<Notify>,
-    stop: CancellationToken,
+/// See the module.
+pub(crate) struct PersistentPeers {
+    ctx: Arc<Context>,
+    lifecycle: Arc<Lifecycle>,
+    sessions: Arc<SessionTable>,
+    acquirer: Arc<Acquirer>,
 }
 
 impl PersistentPeers {
-    /// Whether the peer is kept.
-    pub(crate) fn is_kept(&self, peer: &PeerId) -> bool {
-        lock(&self.0).contains_key(peer)
+    pub(crate) fn new(
+        ctx: Arc<Context>,
+        lifecycle: Arc<Lifecycle>,
+        sessions: Arc<SessionTable>,
+        acquirer: Arc<Acquirer>,
+    ) -> Self {
+        Self { ctx, lifecycle, sessions, acquirer }
     }
 
-    /// The peer's session has left its slot.
-    pub(crate) fn lost(&self, peer: &PeerId) {
-        if let Some(keeper) = lock(&self.0).get(peer) {
-            keeper.lost.notify_one();
-        }
-    }
-
-    /// Keeps the peer no longer. False: it was not kept.
-    pub(crate) fn remove(&self, peer: &PeerId) -> bool {
-        let keeper = lock(&self.0).remove(peer);
-        keeper.map(|keeper| keeper.stop.cancel()).is_some()
-    }
-
-    /// Keeps nobody any longer.
-    pub(crate) fn clear(&self) {
-        let keepers = std::mem::take(&mut *lock(&self.0));
-        keepers.into_values().for_each(|keeper| keeper.stop.cancel());
-    }
-}
-
-impl PoolState {
     /// Keeps a session to the target's peer; a second call for one peer replaces the first.
-    pub(crate) fn keep(self: &Arc<Self>, mut target: Target) {
-        // A keeper waits as long as a dial takes.
+    pub(crate) fn keep(&self, mut target: Target) {
+        // The task waits as long as a dial takes.
         target.timeout = None;
-        let lost = Arc::new(Notify::new());
-        let stop = self.stop_accepting.child_token();
-        let keeper = Keeper { lost: lost.clone(), stop: stop.clone() };
-        if let Some(before) = lock(&self.keepers.0).insert(target.peer, keeper) {
-            before.stop.cancel();
+        let stop = self.lifecycle.accepting().child_token();
+        let lost = self.sessions.kept.insert(target.peer, stop.clone());
+        if let Some(session) = self.sessions.session_of(&target.peer) {
+            self.sessions.idle.remove(&session);
         }
-        let session = self.session_of(&target.peer);
-        if let Some(session) = session {
-            self.unwatch(&session);
-        }
-        let pool = self.clone();
-        self.service.spawn(async move {
+        let task =
+            PersistentTask { ctx: self.ctx.clone(), acquirer: self.acquirer.clone(), target };
+        self.lifecycle.spawn_service(async move {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                () = pool.keep_up(&target, &lost) => {}
+                () = task.run(&lost) => {}
             }
         });
     }
 
     /// Keeps a peer no longer; its session, if there is one, may expire and be evicted again.
-    pub(crate) fn unkeep(self: &Arc<Self>, peer: &PeerId) -> bool {
-        let kept = self.keepers.remove(peer);
-        if let Some(session) = self.session_of(peer).filter(|_| kept) {
-            self.watch(&session);
+    pub(crate) fn unkeep(&self, peer: &PeerId) -> bool {
+        let kept = self.sessions.kept.remove(peer);
+        if let Some(session) = self.sessions.session_of(peer).filter(|_| kept) {
+            self.sessions.watch(&session);
         }
         kept
     }
+}
 
-    fn session_of(&self, peer: &PeerId) -> Option<Arc<Session>> {
-        self.registry.read(peer, |slot| slot.session().map(|held| held.core.session().clone()))?
-    }
+/// The task of one kept peer.
+struct PersistentTask {
+    ctx: Arc<Context>,
+    acquirer: Arc<Acquirer>,
+    target: Target,
+}
 
-    async fn keep_up(self: &Arc<Self>, target: &Target, lost: &Notify) {
+impl PersistentTask {
+    async fn run(&self, lost: &Notify) {
+        let settings = &self.ctx.settings;
         loop {
-            let error = match self.obtain(target.clone(), Source::of(target)).await {
+            let source = StreamSource::Connector(self.target.data.clone());
+            let error = match self.acquirer.lease(self.target.clone(), source).await {
                 Ok(lease) => {
                     drop(lease);
                     // A peer that accepts and goes at once must not be dialled without pause.
-                    let not_before = Instant::now() + self.settings.initial_backoff;
+                    let not_before = Instant::now() + settings.initial_backoff;
                     lost.notified().await;
                     sleep_until(not_before).await;
                     continue;
                 }
                 Err(error) => error,
             };
-            debug!(peer = %target.peer.short(), %error, "a kept peer is not reached");
+            debug!(peer = %self.target.peer.short(), %error, "a kept peer is not reached");
             match error.retry() {
                 Retry::At(until) => sleep_until(until).await,
-                Retry::Now => sleep(self.settings.initial_backoff).await,
+                Retry::Now => sleep(settings.initial_backoff).await,
                 // What the application can mend while the pool runs is tried again, rarely.
                 Retry::Never if matches!(error, DialError::PoolClosed | DialError::OwnIdentity) => {
                     return;
                 }
-                Retry::Never => sleep_until(Instant::now() + self.settings.max_backoff).await,
+                Retry::Never => sleep(settings.max_backoff).await,
             }
         }
     }

@@ -1,34 +1,65 @@
-//! Sessions on their way into their slots and out of them.
+//! The table of sessions: what stands in the slots, what drains, and how a session passes between.
 //!
-//! Owns what follows from a change of a slot: the slot machine decides under a shard's lock; the
-//! methods here ask it, and act when the lock is gone: first the map, then the waiters.
+//! Owns what follows from a change of a slot. The slot machine decides under a shard's lock; the
+//! methods here act when the lock is gone: first the map, then the waiters. Nothing here dials,
+//! accepts, or decides which of two connections lives.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::base::address::Address;
-use crate::base::error::{CloseReason, DialError, Limit, Refusal};
+use crate::base::environment::random_share;
+use crate::base::error::{CloseReason, Limit};
 use crate::base::event::PoolEvent;
 use crate::base::id::{Origin, PeerId, SessionId};
 use crate::base::io::BoxFuture;
 use crate::base::metrics::SessionReport;
-use crate::base::sync::lock;
-use crate::pool::dial::task::Dial;
-use crate::pool::hooks;
-use crate::pool::limits::capacity::SlotPermit;
-use crate::pool::reaper::IdleSession;
-use crate::pool::slots::Open;
-use crate::pool::state::{Life, PeerSlot, PoolState, PooledSession};
-use crate::proto::native::record::Verdict;
-use crate::proto::slot::{AcceptCase, Acceptance, Claim, Displaced, DrainCase, Ended, Phase, View};
-use crate::session::{Driver, Host, LeaseCore, LeaseHandle, Session, SessionSpec, UncountedRef};
-use crate::transport::native::Established;
+use crate::base::sync::{Mutex, lock};
+use crate::pool::checks::Checks;
+use crate::pool::context::Context;
+use crate::pool::dial::Dial;
+use crate::pool::failures::Failures;
+use crate::pool::hooks::SessionInfo;
+use crate::pool::kept::KeptPeers;
+use crate::pool::lifecycle::{Life, Lifecycle};
+use crate::pool::limits::{Draining, Evict, IdleSessions, SlotPermit};
+use crate::pool::pooled::PooledSession;
+use crate::pool::slots::{Seed, SlotMap};
+use crate::proto::slot::{Displaced, KeyOrder, Phase, View};
+use crate::proto::stamp::StampSource;
+use crate::session::{
+    self, Availability, Driver, Host, Lease, LeaseCore, LeaseHandle, Session, SessionSpec,
+};
+use crate::transport::seam::Established;
 
-/// A connection whose peer has authenticated, on its way into the slot.
+/// See the module.
+pub(crate) struct SessionTable {
+    ctx: Arc<Context>,
+    lifecycle: Arc<Lifecycle>,
+    checks: Arc<Checks>,
+    pub(crate) failures: Failures,
+    pub(crate) slots: SlotMap<Arc<Dial>, PooledSession>,
+    /// Peers whose sessions neither expire nor make room.
+    pub(crate) kept: KeptPeers,
+    pub(crate) draining: Draining,
+    pub(crate) idle: IdleSessions,
+    pub(crate) shared: Arc<session::Shared>,
+    began: Instant,
+    stamps: StampSource,
+    /// Number and sums of the sessions that ended since a drain began.
+    drained: Mutex<(usize, SessionReport)>,
+    /// Notified whenever a session has ended.
+    pub(crate) ended: Notify,
+    /// Notified when a session comes under the watch of expiry.
+    pub(crate) appeared: Notify,
+}
+
+/// A connection whose peer has authenticated, as far as its session needs to know it.
 pub(crate) struct NewSession {
     pub(crate) peer: PeerId,
     pub(crate) origin: Origin,
@@ -42,206 +73,235 @@ pub(crate) struct NewSession {
     pub(crate) handshake_time: Duration,
 }
 
-/// A dial of ours that the peer accepted.
-pub(crate) struct AcceptedDial {
-    pub(crate) established: Box<Established>,
-    pub(crate) claim: Claim,
-    pub(crate) address: Option<Address>,
-    /// How the peer sees our address; empty if it did not say.
-    pub(crate) observed: String,
-    /// The peer's application payload.
-    pub(crate) payload: Bytes,
-}
+impl SessionTable {
+    pub(crate) fn new(
+        ctx: Arc<Context>,
+        lifecycle: Arc<Lifecycle>,
+        checks: Arc<Checks>,
+        shared: Arc<session::Shared>,
+    ) -> Arc<Self> {
+        let settings = &ctx.settings;
+        let seed = match settings.hasher_seed {
+            Some(seed) => Seed::Fixed(seed),
+            None => Seed::Secret { process: ctx.random(), map: ctx.random() },
+        };
+        // A random start hides how busy we are; the upper half stays free so that it never wraps.
+        let stamps = StampSource::new(ctx.random() >> 1);
+        Arc::new(Self {
+            failures: Failures::new(settings),
+            slots: SlotMap::new(seed),
+            kept: KeptPeers::default(),
+            draining: Draining::new(settings.max_draining),
+            idle: IdleSessions::default(),
+            shared,
+            began: Instant::now(),
+            stamps,
+            drained: Mutex::default(),
+            ended: Notify::new(),
+            appeared: Notify::new(),
+            ctx,
+            lifecycle,
+            checks,
+        })
+    }
 
-impl PoolState {
-    /// A session without a task yet, for a connection whose peer has authenticated.
-    pub(crate) fn new_session(&self, newcomer: NewSession) -> LeaseHandle {
-        let spec = SessionSpec {
+    // ---- looking up ----------------------------------------------------------------------------
+
+    /// A lease on the live session, if there is one and a permit is free. Takes no slot's lock.
+    #[inline]
+    pub(crate) fn hit(&self, peer: &PeerId) -> Option<Lease> {
+        self.slots.session(peer, |leases| Lease::try_checkout(leases))
+    }
+
+    /// As [`hit`](Self::hit), for a session that needs no probe.
+    #[inline]
+    pub(crate) fn healthy_hit(&self, peer: &PeerId) -> Option<Lease> {
+        let lease = self.hit(peer).filter(|lease| lease.availability() == Availability::Ready)?;
+        self.ctx.counters.hits.one();
+        Some(lease)
+    }
+
+    /// Whether a live session to the peer exists.
+    pub(crate) fn contains(&self, peer: &PeerId) -> bool {
+        self.slots.read(peer, |slot| slot.session().is_some_and(is_live)).unwrap_or(false)
+    }
+
+    /// The peers to which a live session exists.
+    pub(crate) fn peers(&self) -> Vec<PeerId> {
+        self.slots.collect(|peer, slot| slot.session().is_some_and(is_live).then_some(*peer))
+    }
+
+    /// The session that stands in the peer's slot.
+    pub(crate) fn session_of(&self, peer: &PeerId) -> Option<Arc<Session>> {
+        self.slots.read(peer, |slot| slot.session().map(|pooled| pooled.session().clone()))?
+    }
+
+    // ---- into a slot ---------------------------------------------------------------------------
+
+    /// The next stamp: strictly increasing, and never before an earlier one of any task.
+    pub(crate) fn next_stamp(&self) -> u64 {
+        self.stamps.next(self.began.elapsed())
+    }
+
+    pub(crate) fn key_order(&self, peer: &PeerId) -> KeyOrder {
+        KeyOrder::of(peer, &self.ctx.peer)
+    }
+
+    /// What is settled about a session that is about to be judged. It draws randomness, which may be
+    /// the application's: not to be called under a lock.
+    pub(crate) fn spec(&self, new: NewSession) -> SessionSpec {
+        let settings = &self.ctx.settings;
+        // `max_age` less up to 10 %, so that sessions that began together do not end together.
+        let expires_at = settings
+            .max_age
+            .map(|age| Instant::now() + age.mul_f64(1.0 - 0.1 * random_share(&*settings.entropy)));
+        SessionSpec {
             id: SessionId::next(),
-            peer: newcomer.peer,
-            origin: newcomer.origin,
-            remote: newcomer.address,
-            observed: newcomer.observed.into_boxed_str(),
-            handshake_hash: newcomer.handshake_hash,
-            handshake_time: newcomer.handshake_time,
-            max_message: self.settings.max_message_size.min(newcomer.peer_max_message as usize),
-            peer_payload: newcomer.payload,
-            expires_at: self.expires_at(),
-        };
-        let session = Session::new(spec, &self.session_shared);
-        LeaseCore::new(session, self.settings.max_leases)
+            peer: new.peer,
+            origin: new.origin,
+            remote: new.address,
+            observed: new.observed.into_boxed_str(),
+            handshake_hash: new.handshake_hash,
+            handshake_time: new.handshake_time,
+            max_message: settings.max_message_size.min(new.peer_max_message as usize),
+            peer_payload: new.payload,
+            expires_at,
+        }
     }
 
-    /// When a session that begins now is too old: `max_age` less up to 10 %, so that sessions that
-    /// began together do not end together.
-    fn expires_at(&self) -> Option<Instant> {
-        let age = self.settings.max_age?;
-        let mut random = [0; 4];
-        self.settings.entropy.fill(&mut random);
-        let share = f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX);
-        Some(Instant::now() + age.mul_f64(1.0 - 0.1 * share))
+    /// A session without a task yet, and the way into its slot. May be called under a slot's lock.
+    pub(crate) fn build(&self, spec: SessionSpec) -> LeaseHandle {
+        LeaseCore::new(Session::new(spec, &self.shared), self.ctx.settings.max_leases)
     }
 
-    /// An accept arrived on a dial of ours: pools the session, or drains it. Its driver is to be run.
+    /// Opens a session: its driver is to be run, or it ends.
     #[must_use = "a session whose driver is dropped ends"]
-    pub(crate) fn dial_accepted(
-        self: &Arc<Self>,
-        dial: &Arc<Dial>,
-        arrival: AcceptedDial,
-    ) -> Driver {
-        let AcceptedDial { established, claim, address, observed, payload } = arrival;
-        let core = self.new_session(NewSession {
-            peer: dial.peer,
-            origin: Origin::Outbound,
-            address,
-            observed,
-            handshake_hash: established.handshake_hash,
-            peer_max_message: established.peer_max_message,
-            payload,
-            handshake_time: dial.began.elapsed(),
-        });
-        let session = core.session().clone();
-        let mut spare = None;
-        // The pool's end has not come to this slot yet, and will not find the dial there.
-        let mut untold = false;
-        let step = loop {
-            let step = self.registry.with(&dial.peer, |slot, open| {
-                let row = match (slot.accepted(dial.attempt, &claim), open) {
-                    (Acceptance::Adopt(row), Open::Yes) => row,
-                    (Acceptance::Adopt(_), Open::No) => {
-                        untold = matches!(slot.dial_ended(dial.attempt), Ended::Current(_));
-                        return Step::Drain(DrainCase::Cancelled);
-                    }
-                    (Acceptance::Drain(row), _) => {
-                        slot.dial_ended(dial.attempt);
-                        return Step::Drain(row);
-                    }
-                };
-                let Some(room) = room_of(slot).or_else(|| spare.take()) else {
-                    return Step::NeedsRoom;
-                };
-                let held = PooledSession { core: UncountedRef::of(&core), room: Some(room) };
-                Step::Adopt(row, slot.install_outbound(dial.attempt, session.id(), claim, held))
-            });
-            match step {
-                Step::NeedsRoom => match self.try_room_for_dial() {
-                    Some(room) => spare = Some(room),
-                    None => {
-                        self.registry.with(&dial.peer, |slot, _| slot.dial_ended(dial.attempt));
-                        self.events.publish(|| PoolEvent::LimitHit { limit: Limit::Sessions });
-                        break Step::NoRoom;
-                    }
-                },
-                step => break step,
-            }
-        };
-        self.counters.dials_succeeded.one();
-        self.events.publish(|| PoolEvent::DialSucceeded {
-            peer: dial.peer,
-            attempt: dial.attempt,
-            session: session.id(),
-            elapsed: dial.began.elapsed(),
-        });
-        let driver = self.start(&session, established, None);
-        match step {
-            Step::Adopt(row, displaced) => {
-                self.count_accept_row(row);
-                self.forget_failures(&dial.peer);
-                self.watch(&session);
-                self.settle(displaced, &core);
-            }
-            Step::Drain(row) => {
-                self.count_drain_row(row);
-                let why = match row {
-                    DrainCase::Stale => CloseReason::Superseded,
-                    DrainCase::Cancelled if self.is_open() => CloseReason::Disconnected,
-                    DrainCase::Cancelled => CloseReason::Drained,
-                };
-                self.drain_late(dial, core, why);
-            }
-            Step::NeedsRoom | Step::NoRoom => {
-                self.drain_late(dial, core, CloseReason::Evicted);
-            }
-        }
-        if untold {
-            drop(dial.take_room());
-            dial.outcome.settle(Err(DialError::PoolClosed));
-        }
-        dial.settled.notify_waiters();
-        self.ended.notify_waiters();
-        driver
-    }
-
-    /// A session that nobody is to have: the peer may have sent on it, so it is drained, not cut.
-    fn drain_late(&self, dial: &Dial, core: LeaseHandle, why: CloseReason) {
-        dial.note_drained(core.session().clone());
-        self.retire_unheld(core.session().clone(), core, why);
-    }
-
-    /// What an installed session displaced: its waiters get the new one, its session retires.
-    pub(crate) fn settle(
-        &self,
-        displaced: Displaced<Arc<Dial>, PooledSession>,
-        core: &LeaseHandle,
-    ) {
-        let session = core.session();
-        if let Some((dial, phase)) = displaced.dial {
-            dial.outcome.settle(Ok(core.clone()));
-            if phase == Phase::Open {
-                dial.halt.abort();
-            }
-            dial.settled.notify_waiters();
-        }
-        if let Some(old) = displaced.session {
-            self.events.publish(|| PoolEvent::Superseded {
-                peer: session.peer(),
-                session: old.core.session().id(),
-                by: session.id(),
-            });
-            self.retire_held(old, CloseReason::Superseded);
-        }
-        if displaced.conflict {
-            self.counters.identity_conflicts.one();
-            warn!(peer = %session.peer().short(), "two processes seem to run one identity");
-            self.events.publish(|| PoolEvent::IdentityConflict { peer: session.peer() });
-        }
-    }
-
-    /// Opens the session: whoever calls this runs its driver. `first` is the responder's verdict.
     pub(crate) fn start(
         self: &Arc<Self>,
         session: &Arc<Session>,
         established: Box<Established>,
-        first: Option<Verdict>,
     ) -> Driver {
-        self.counters.opened.one();
-        self.events.publish(|| PoolEvent::Opened {
+        self.ctx.counters.opened.one();
+        self.ctx.events.publish(|| PoolEvent::Opened {
             peer: session.peer(),
             session: session.id(),
             origin: session.origin(),
             remote: session.remote().cloned(),
             handshake_time: session.handshake_time(),
         });
-        let Established { stream, timer, core, leftover, .. } = *established;
+        let Established { stream, timer, connection, leftover, .. } = *established;
         let host: Arc<dyn Host> = self.clone();
-        let mut driver = session.drive(stream, core, leftover, host, first);
+        let mut driver = session.drive(stream, connection, leftover, host, None);
         driver.take_over(timer);
         driver.span().in_scope(|| info!("opened"));
-        if self.life() == Life::Closed {
-            session.close(CloseReason::PoolClosed);
-        }
+        self.close_if_over(session);
         driver
     }
+
+    /// A session has been installed in its slot: it comes under the watch of expiry, waiters of the
+    /// dial that it displaced get it, and the session that it displaced retires.
+    pub(crate) fn installed(
+        &self,
+        leases: &LeaseHandle,
+        displaced: Displaced<Arc<Dial>, PooledSession>,
+    ) {
+        let session = leases.session();
+        self.failures.forget(&session.peer());
+        self.watch(session);
+        if let Some((dial, phase)) = displaced.dial {
+            dial.outcome.settle(Ok(leases.clone()));
+            if phase == Phase::Open {
+                dial.stop.abort();
+            }
+            dial.uncommitted.notify_waiters();
+        }
+        if let Some(old) = displaced.session {
+            self.ctx.events.publish(|| PoolEvent::Superseded {
+                peer: session.peer(),
+                session: old.session().id(),
+                by: session.id(),
+            });
+            self.retire_pooled(old, CloseReason::Superseded);
+        }
+        if displaced.conflict {
+            self.ctx.counters.identity_conflicts.one();
+            warn!(peer = %session.peer().short(), "two processes seem to run one identity");
+            self.ctx.events.publish(|| PoolEvent::IdentityConflict { peer: session.peer() });
+        }
+    }
+
+    // ---- out of a slot -------------------------------------------------------------------------
+
+    /// Takes a session out of its slot, if it is there.
+    pub(crate) fn take(&self, session: &Session) -> Option<PooledSession> {
+        self.slots.with(&session.peer(), |slot, _| slot.remove(session.id()))
+    }
+
+    /// Takes a session that is ending out of its slot, without waiting for its driver to do so.
+    pub(crate) fn forget(&self, session: &Session) {
+        if let (Some(pooled), Some(why)) = (self.take(session), session.retired()) {
+            self.retire_pooled(pooled, why);
+        }
+    }
+
+    /// Retires a session that was taken out of its slot; its permit is free at once.
+    pub(crate) fn retire_pooled(&self, pooled: PooledSession, why: CloseReason) {
+        let PooledSession { leases, permit } = pooled;
+        self.ctx.counters.session_retired(why);
+        self.idle.remove(leases.session());
+        drop(permit);
+        self.retire(leases.session().clone(), leases, why);
+    }
+
+    /// Retires a session that is in no slot; `reference` is what the caller holds of it.
+    pub(crate) fn retire(&self, session: Arc<Session>, reference: impl Sized, why: CloseReason) {
+        for cut in self.draining.add(session.clone()) {
+            self.ctx.limit_hit(Limit::Draining);
+            cut.close(CloseReason::DrainingFull);
+        }
+        // Before the reference goes: the drain that its drop may begin knows its reason.
+        session.retire(why);
+        drop(reference);
+        self.kept.lost(&session.peer());
+        if session.ended().is_some() {
+            self.draining.remove(session.id());
+        }
+        self.close_if_over(&session);
+    }
+
+    fn close_if_over(&self, session: &Session) {
+        if self.lifecycle.life() == Life::Closed {
+            session.close(CloseReason::PoolClosed);
+        }
+    }
+
+    /// Adds what a session that has ended has carried.
+    fn count_traffic(&self, session: &Session) {
+        let snapshot = session.snapshot(Instant::now());
+        let counters = &self.ctx.counters;
+        counters.bytes_in.add(snapshot.bytes_in);
+        counters.bytes_out.add(snapshot.bytes_out);
+        counters.messages_in.add(snapshot.messages_in);
+        counters.messages_out.add(snapshot.messages_out);
+        counters.messages_expired.add(snapshot.expired);
+    }
+
+    /// The number and the sums of the sessions that ended since a drain began.
+    pub(crate) fn drained(&self) -> (usize, SessionReport) {
+        *lock(&self.drained)
+    }
+
+    // ---- expiry and eviction -------------------------------------------------------------------
 
     /// Puts a pooled session under the watch of expiry and eviction.
     pub(crate) fn watch(&self, session: &Arc<Session>) {
         if let Some(origin) = self.watchable(session) {
-            lock(&self.idle).insert(IdleSession(session.clone()), origin, session.last_used());
+            self.idle.insert(session, origin);
             // It may have left its slot, or its peer may be kept, since we looked.
             if self.watchable(session).is_none() {
-                self.unwatch(session);
+                self.idle.remove(session);
             }
-            self.session_shared.note_idle();
+            self.shared.note_idle();
         }
         self.appeared.notify_one();
     }
@@ -249,150 +309,96 @@ impl PoolState {
     /// Whose choice the session was, if it is in its slot and its peer is not kept.
     fn watchable(&self, session: &Session) -> Option<Origin> {
         let peer = session.peer();
-        let origin = self.registry.read(&peer, |slot| match slot.view() {
-            View::Ready { id, session: held } if id == session.id() => {
-                held.room.as_ref().map(SlotPermit::origin)
+        let origin = self.slots.read(&peer, |slot| match slot.view() {
+            View::Ready { id, session: pooled } if id == session.id() => {
+                pooled.permit.as_ref().map(SlotPermit::origin)
             }
             _ => None,
         });
-        origin.flatten().filter(|_| !self.keepers.is_kept(&peer))
+        origin.flatten().filter(|_| !self.kept.contains(&peer))
     }
 
-    /// Retires a session that was taken out of its slot; its room is free at once.
-    pub(crate) fn retire_held(&self, held: PooledSession, why: CloseReason) {
-        let PooledSession { core, room } = held;
-        self.counters.session_retired(why);
-        self.unwatch(core.session());
-        drop(room);
-        self.retire_unheld(core.session().clone(), core, why);
-    }
-
-    /// Retires a session that is in no slot; `share` is what the caller has of it.
-    fn retire_unheld(&self, session: Arc<Session>, share: impl Sized, why: CloseReason) {
-        for cut in self.draining.add(session.clone()) {
-            self.events.publish(|| PoolEvent::LimitHit { limit: Limit::Draining });
-            cut.close(CloseReason::DrainingFull);
-        }
-        // Before the share goes: the drain that its drop may begin knows its reason.
-        session.retire(why);
-        drop(share);
-        self.keepers.lost(&session.peer());
-        if session.ended().is_some() {
-            self.draining.remove(session.id());
-        }
-        if self.life() == Life::Closed {
-            session.close(CloseReason::PoolClosed);
+    /// Retires the longest idle session that may make room. False: there is none.
+    pub(crate) fn evict(&self, which: Evict) -> bool {
+        loop {
+            let now = Instant::now();
+            self.shared.tick(now);
+            let Some(session) = self.idle.take_longest_idle(which, now) else { return false };
+            if self.take_unused(&session, CloseReason::Evicted) {
+                return true;
+            }
         }
     }
 
-    /// Takes a session out of its slot, if it is there.
-    pub(crate) fn take(&self, session: &Session) -> Option<PooledSession> {
-        self.registry.with(&session.peer(), |slot, _| slot.remove(session.id()))
-    }
-
-    /// Adds what a session that has ended has carried.
-    fn count_traffic(&self, session: &Session) {
-        let picture = session.snapshot(Instant::now());
-        self.counters.bytes_in.add(picture.bytes_in);
-        self.counters.bytes_out.add(picture.bytes_out);
-        self.counters.messages_in.add(picture.messages_in);
-        self.counters.messages_out.add(picture.messages_out);
-        self.counters.messages_expired.add(picture.expired);
-    }
-
-    fn count_accept_row(&self, row: AcceptCase) {
-        let rows = &self.counters.late_accept_rows;
-        match row {
-            AcceptCase::Current => {}
-            AcceptCase::LateVacant => rows.absent.one(),
-            AcceptCase::LateAbortsDial => rows.uncommitted.one(),
-            AcceptCase::LateSupersedesDial => rows.committed.one(),
-            AcceptCase::LateRetiresSession => rows.superseding.one(),
-        }
-    }
-
-    fn count_drain_row(&self, row: DrainCase) {
-        let rows = &self.counters.late_accept_rows;
-        match row {
-            DrainCase::Cancelled => rows.marked.one(),
-            DrainCase::Stale => rows.duplicate.one(),
+    /// Retires a session, unless a lease was taken meanwhile: that is decided by the word that leases
+    /// are taken by, so that there is no lease that was not seen here.
+    pub(crate) fn take_unused(&self, session: &Arc<Session>, why: CloseReason) -> bool {
+        let taken = self.slots.with_unlisted(&session.peer(), |slot| {
+            slot.remove_if(session.id(), PooledSession::close_unused)
+        });
+        match taken {
+            Some(pooled) => {
+                if why == CloseReason::Evicted {
+                    let (peer, session) = (session.peer(), session.id());
+                    self.ctx.events.publish(|| PoolEvent::Evicted { peer, session });
+                }
+                self.retire_pooled(pooled, why);
+                true
+            }
+            None => {
+                // Leased again, or gone.
+                if session.availability() != Availability::Retired {
+                    self.watch(session);
+                }
+                false
+            }
         }
     }
 }
 
-/// What was decided of an accepted dial.
-enum Step {
-    Adopt(AcceptCase, Displaced<Arc<Dial>, PooledSession>),
-    Drain(DrainCase),
-    /// To be asked again with room in hand.
-    NeedsRoom,
-    /// It was superseded, its slot is vacant, and there is no room.
-    NoRoom,
+/// Whether the session is handed out. One that was discarded or closed stays in its slot until its
+/// driver notices.
+fn is_live(pooled: &PooledSession) -> bool {
+    pooled.session().availability() != Availability::Retired
 }
 
-/// The room that stands in the slot, for the session that takes it.
-pub(crate) fn room_of(slot: &mut PeerSlot) -> Option<SlotPermit> {
-    match slot.view() {
-        View::Vacant => None,
-        View::Dialing { dial, .. } => dial.take_room(),
-        View::Ready { .. } => slot.session_mut().and_then(|held| held.room.take()),
-    }
-}
-
-impl Host for PoolState {
+impl Host for SessionTable {
     fn retired(&self, session: &Arc<Session>, why: CloseReason) {
-        if let Some(held) = self.take(session) {
-            self.retire_held(held, why);
+        if let Some(pooled) = self.take(session) {
+            self.retire_pooled(pooled, why);
         }
     }
 
     fn ended(&self, session: &Arc<Session>, reason: CloseReason, report: SessionReport) {
-        if let Some(held) = self.take(session) {
-            self.unwatch(session);
-            drop(held);
+        if let Some(pooled) = self.take(session) {
+            self.idle.remove(session);
+            drop(pooled);
         }
         self.draining.remove(session.id());
-        if !self.is_open() {
+        if !self.lifecycle.is_open() {
             let mut drained = lock(&self.drained);
             drained.0 += 1;
             drained.1 += report;
         }
-        self.counters.closed.one();
+        self.ctx.counters.closed.one();
         self.count_traffic(session);
         info!(%reason, "closed");
-        self.events.publish(|| PoolEvent::Closed {
+        self.ctx.events.publish(|| PoolEvent::Closed {
             peer: session.peer(),
             session: session.id(),
             reason,
             report,
         });
-        self.keepers.lost(&session.peer());
+        self.kept.lost(&session.peer());
         self.ended.notify_waiters();
     }
 
     fn health_check(self: Arc<Self>, session: &Arc<Session>) -> Option<BoxFuture<'static, bool>> {
-        let hooks = self.hooks.clone()?;
-        let info = hooks::SessionInfo {
+        Arc::clone(&self.checks).health(SessionInfo {
             peer: session.peer(),
             session: session.id(),
             origin: session.origin(),
             address: session.remote().cloned(),
-        };
-        // The hook may panic before it returns a future.
-        let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| hooks.health(info)));
-        match asked {
-            Ok(None) => None,
-            Ok(Some(check)) => Some(Box::pin(async move {
-                let answer = hooks::ask(self.settings.hook_timeout, || check).await;
-                if let Err(refusal) = answer {
-                    self.hook_refused(refusal);
-                }
-                answer.is_ok()
-            })),
-            Err(_panic) => {
-                self.hook_refused(Refusal::Panicked);
-                Some(Box::pin(std::future::ready(false)))
-            }
-        }
+        })
     }
 }

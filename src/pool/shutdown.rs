@@ -12,13 +12,14 @@ use tracing::info;
 use crate::base::error::{CloseReason, DialError};
 use crate::base::id::PeerId;
 use crate::base::metrics::SessionReport;
-use crate::base::sync::lock;
-use crate::pool::dial::task::Dial;
-use crate::pool::state::{Life, PoolState, PooledSession};
+use crate::pool::dial::Dial;
+use crate::pool::lifecycle::Life;
+use crate::pool::pooled::PooledSession;
+use crate::pool::state::PoolState;
 use crate::proto::slot::{Disconnected, Phase};
 
 /// Stands for a deadline that the clock cannot show.
-const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// How [`Pool::disconnect`](crate::Pool::disconnect) ends a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,164 +55,154 @@ pub struct DrainReport {
     pub elapsed: Duration,
 }
 
-impl PoolState {
-    /// Drains the pool and closes it. A second call waits for the same end.
-    pub(crate) async fn drain(self: &Arc<Self>, deadline: Duration) -> DrainReport {
-        let began = Instant::now();
-        if self.advance(Life::Draining) {
-            info!("draining");
-            // Whoever drains may be the one who reads the inbox.
-            self.session_shared.inbox.lift_for_drain();
-            self.draining.lift();
-            self.stop_accepting();
-            self.keepers.clear();
-            let swept = self.registry.shut(|_, slot| slot.disconnect());
-            for taken in swept {
-                self.part_with(taken, DialError::PoolClosed, CloseReason::Drained);
-            }
-        }
-        self.work.close();
-        let mut leases_remaining = 0;
-        if timeout(deadline, self.work.wait()).await.is_err() {
-            let left = self.draining.all();
-            leases_remaining = left.iter().map(|session| session.leases_out() as usize).sum();
-            for session in left {
-                session.drain_now(CloseReason::Drained);
-            }
-            // Every session ends by its own drain_timeout from here, every dial by its verdict's.
-            let max = self.settings.drain_timeout + self.settings.verdict_timeout;
-            let _ = timeout(max, self.work.wait()).await;
-        }
-        self.close().await;
-        let (sessions, messages) = *lock(&self.drained);
-        DrainReport { sessions, leases_remaining, messages, elapsed: began.elapsed() }
-    }
-
-    /// Drains one peer's sessions; the peer may come back.
-    pub(crate) async fn drain_peer(
-        self: &Arc<Self>,
-        peer: &PeerId,
-        deadline: Duration,
-    ) -> DrainReport {
-        let began = Instant::now();
-        // Past what a clock can show is never.
-        let until = began.checked_add(deadline).unwrap_or(began + FAR);
-        let (taken, awaited) = self.registry.with(peer, |slot, _| {
-            let taken = slot.disconnect();
-            (taken, slot.superseded().cloned().collect::<Vec<_>>())
-        });
-        // Before they are told: one that drains fast would be missed.
-        let mut sessions = self.draining.of(peer);
-        sessions.extend(taken.session.as_ref().map(|held| held.core.session().clone()));
-        self.part_with(taken, DialError::Disconnected, CloseReason::Drained);
-        for dial in awaited {
-            // A committed dial may yet bring a session; it is drained when its verdict comes.
-            let ended = dial.settled.notified();
-            if self.awaits_verdict(&dial) {
-                let _ = timeout_at(until, ended).await;
-            }
-            sessions.extend(dial.drained());
-        }
-        let mut report = DrainReport { sessions: sessions.len(), ..DrainReport::default() };
-        for session in sessions {
-            if timeout_at(until, session.closed()).await.is_err() {
-                report.leases_remaining += session.leases_out() as usize;
-                session.drain_now(CloseReason::Drained);
-                session.closed().await;
-            }
-            report.messages += session.report();
-        }
-        report.elapsed = began.elapsed();
-        report
-    }
-
-    /// Stops a pending dial to the peer and ends its session. Whether there was either.
-    pub(crate) fn disconnect(&self, peer: &PeerId, what: Disconnect) -> bool {
-        self.keepers.remove(peer);
-        if let Some(time) = what.refuse_for {
-            let until = Instant::now() + time.min(self.settings.max_refusal);
-            let now = Instant::now().into_std();
-            drop(self.with_backoff(|backoff| {
-                backoff.refuse(*peer, until.into_std(), DialError::Disconnected, now);
-            }));
-        }
-        let taken = self.registry.with(peer, |slot, _| slot.disconnect());
-        let any = taken.dial.is_some() || taken.session.is_some();
-        if what.how == How::Now {
-            if let Some(held) = &taken.session {
-                held.core.session().close(CloseReason::Disconnected);
-            }
-            self.draining.of(peer).iter().for_each(|s| s.close(CloseReason::Disconnected));
-        }
-        self.part_with(taken, DialError::Disconnected, CloseReason::Disconnected);
-        any
-    }
-
-    /// Cuts everything and waits until the last task has ended.
-    pub(crate) async fn close(self: &Arc<Self>) {
-        self.shut_down();
-        self.work.wait().await;
-        self.service.wait().await;
-    }
-
-    /// The part of a close that waits for nothing; also what dropping the pool does.
-    pub(crate) fn shut_down(&self) {
-        self.advance(Life::Closed);
-        self.stop_accepting();
-        self.admission.cut();
-        self.keepers.clear();
-        let mut committed = Vec::new();
-        let swept = self.registry.shut(|_, slot| {
-            let taken = slot.disconnect();
-            committed.extend(slot.superseded().cloned());
-            taken
-        });
-        committed.iter().for_each(|dial| dial.halt.cut());
+/// Drains the pool and closes it. A second call waits for the same end.
+pub(crate) async fn drain(pool: &PoolState, deadline: Duration) -> DrainReport {
+    let began = Instant::now();
+    if pool.lifecycle.advance(Life::Draining) {
+        info!("draining");
+        // Whoever drains may be the one who reads the inbox.
+        pool.sessions.shared.inbox.lift_for_drain();
+        pool.sessions.draining.lift();
+        stop_accepting(pool);
+        pool.sessions.kept.clear();
+        let swept = pool.sessions.slots.shut(|_, slot| slot.disconnect());
         for taken in swept {
-            if let Some(held) = &taken.session {
-                held.core.session().close(CloseReason::PoolClosed);
-            }
-            self.part_with(taken, DialError::PoolClosed, CloseReason::PoolClosed);
-        }
-        self.draining.all().iter().for_each(|session| session.close(CloseReason::PoolClosed));
-        self.stop.cancel();
-        self.sessions.close();
-        self.dialling.close();
-        self.work.close();
-        self.service.close();
-    }
-
-    /// Ends the listeners, and the handshakes that have not shown who they are.
-    fn stop_accepting(&self) {
-        self.stop_accepting.cancel();
-        self.admission.close();
-    }
-
-    /// Acts on what was taken out of a slot: tells the waiters, stops an open dial, retires the
-    /// session.
-    fn part_with(
-        &self,
-        taken: Disconnected<Arc<Dial>, PooledSession>,
-        error: DialError,
-        why: CloseReason,
-    ) {
-        if let Some((dial, phase)) = taken.dial {
-            dial.outcome.settle(Err(error));
-            if phase == Phase::Open {
-                dial.halt.abort();
-            }
-            drop(dial.take_room());
-            dial.settled.notify_waiters();
-        }
-        if let Some(held) = taken.session {
-            self.retire_held(held, why);
+            release(pool, taken, DialError::PoolClosed, CloseReason::Drained);
         }
     }
-
-    /// Whether a committed dial that was superseded or disconnected awaits its verdict.
-    fn awaits_verdict(&self, dial: &Arc<Dial>) -> bool {
-        self.registry
-            .read(&dial.peer, |slot| slot.superseded().any(|other| Arc::ptr_eq(other, dial)))
-            .unwrap_or(false)
+    pool.lifecycle.close_work();
+    let mut leases_remaining = 0;
+    if timeout(deadline, pool.lifecycle.work_done()).await.is_err() {
+        let left = pool.sessions.draining.all();
+        leases_remaining = left.iter().map(|session| session.leases_out() as usize).sum();
+        for session in left {
+            session.drain_now(CloseReason::Drained);
+        }
+        // Every session ends by its own drain_timeout from here, every dial by its verdict's.
+        let max = pool.ctx.settings.drain_timeout + pool.ctx.settings.verdict_timeout;
+        let _ = timeout(max, pool.lifecycle.work_done()).await;
     }
+    close(pool).await;
+    let (sessions, messages) = pool.sessions.drained();
+    DrainReport { sessions, leases_remaining, messages, elapsed: began.elapsed() }
+}
+
+/// Drains one peer's sessions; the peer may come back.
+pub(crate) async fn drain_peer(pool: &PoolState, peer: &PeerId, deadline: Duration) -> DrainReport {
+    let began = Instant::now();
+    // Past what a clock can show is never.
+    let until = began.checked_add(deadline).unwrap_or(began + FAR_FUTURE);
+    let (taken, awaited) = pool.sessions.slots.with(peer, |slot, _| {
+        let taken = slot.disconnect();
+        (taken, slot.superseded().cloned().collect::<Vec<_>>())
+    });
+    // Before they are told: one that drains fast would be missed.
+    let mut sessions = pool.sessions.draining.of(peer);
+    sessions.extend(taken.session.as_ref().map(|pooled| pooled.session().clone()));
+    release(pool, taken, DialError::Disconnected, CloseReason::Drained);
+    for dial in awaited {
+        // A committed dial may yet bring a session; it is drained when its verdict comes.
+        let ended = dial.uncommitted.notified();
+        if awaits_verdict(pool, &dial) {
+            let _ = timeout_at(until, ended).await;
+        }
+        sessions.extend(dial.drained());
+    }
+    let mut report = DrainReport { sessions: sessions.len(), ..DrainReport::default() };
+    for session in sessions {
+        if timeout_at(until, session.closed()).await.is_err() {
+            report.leases_remaining += session.leases_out() as usize;
+            session.drain_now(CloseReason::Drained);
+            session.closed().await;
+        }
+        report.messages += session.report();
+    }
+    report.elapsed = began.elapsed();
+    report
+}
+
+/// Stops a pending dial to the peer and ends its session. Whether there was either.
+pub(crate) fn disconnect(pool: &PoolState, peer: &PeerId, what: Disconnect) -> bool {
+    pool.sessions.kept.remove(peer);
+    if let Some(time) = what.refuse_for {
+        let until = Instant::now() + time.min(pool.ctx.settings.max_refusal);
+        pool.sessions.failures.refuse(*peer, until);
+    }
+    let taken = pool.sessions.slots.with(peer, |slot, _| slot.disconnect());
+    let any = taken.dial.is_some() || taken.session.is_some();
+    if what.how == How::Now {
+        if let Some(pooled) = &taken.session {
+            pooled.session().close(CloseReason::Disconnected);
+        }
+        pool.sessions.draining.of(peer).iter().for_each(|s| s.close(CloseReason::Disconnected));
+    }
+    release(pool, taken, DialError::Disconnected, CloseReason::Disconnected);
+    any
+}
+
+/// Cuts everything and waits until the last task has ended.
+pub(crate) async fn close(pool: &PoolState) {
+    shut_down(pool);
+    pool.lifecycle.work_done().await;
+    pool.lifecycle.service_done().await;
+}
+
+/// The part of a close that waits for nothing; also what dropping the pool does.
+pub(crate) fn shut_down(pool: &PoolState) {
+    pool.lifecycle.advance(Life::Closed);
+    stop_accepting(pool);
+    pool.responder.pending().kill();
+    pool.sessions.kept.clear();
+    let mut committed = Vec::new();
+    let swept = pool.sessions.slots.shut(|_, slot| {
+        let taken = slot.disconnect();
+        committed.extend(slot.superseded().cloned());
+        taken
+    });
+    committed.iter().for_each(|dial| dial.stop.kill());
+    for taken in swept {
+        if let Some(pooled) = &taken.session {
+            pooled.session().close(CloseReason::PoolClosed);
+        }
+        release(pool, taken, DialError::PoolClosed, CloseReason::PoolClosed);
+    }
+    pool.sessions.draining.all().iter().for_each(|session| session.close(CloseReason::PoolClosed));
+    pool.lifecycle.stop();
+    pool.capacity.close();
+    pool.dialer.close();
+}
+
+/// Ends the listeners, and the handshakes that have not shown who they are.
+fn stop_accepting(pool: &PoolState) {
+    pool.lifecycle.accepting().cancel();
+    pool.responder.pending().close();
+}
+
+/// Acts on what was taken out of a slot: settles the waiters, stops an open dial, retires the
+/// session.
+fn release(
+    pool: &PoolState,
+    taken: Disconnected<Arc<Dial>, PooledSession>,
+    error: DialError,
+    why: CloseReason,
+) {
+    if let Some((dial, phase)) = taken.dial {
+        dial.outcome.settle(Err(error));
+        if phase == Phase::Open {
+            dial.stop.abort();
+        }
+        drop(dial.take_permit());
+        dial.uncommitted.notify_waiters();
+    }
+    if let Some(pooled) = taken.session {
+        pool.sessions.retire_pooled(pooled, why);
+    }
+}
+
+/// Whether a committed dial that was superseded or disconnected awaits its verdict.
+fn awaits_verdict(pool: &PoolState, dial: &Arc<Dial>) -> bool {
+    pool.sessions
+        .slots
+        .read(&dial.peer, |slot| slot.superseded().any(|other| Arc::ptr_eq(other, dial)))
+        .unwrap_or(false)
 }

@@ -1,8 +1,8 @@
-//! How a connection on its way is told to stop.
+//! The signal that stops a connection on its way to a session.
 //!
-//! Owns one word and the waker of the one task that heeds it: nothing here is shared by connections, so
-//! that waiting for it takes no lock. It decides nothing; whoever stops a connection knows where to
-//! find it, a dial in its slot and a stranger among the pending handshakes.
+//! Owns one word and the waker of the one task that watches it. Connections share nothing here, so
+//! that waiting takes no lock. It decides nothing: a dial's signal is reached through its slot, that of
+//! a stranger through the pending handshakes.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -10,10 +10,10 @@ use std::task::Poll;
 
 use atomic_waker::AtomicWaker;
 
-/// It is to stop unless the peer may rely on it already.
+/// Stop, unless the peer may rely on the connection already.
 const ABORTED: u8 = 1;
-/// It is to stop at once: the pool closes.
-const CUT: u8 = 2;
+/// Stop at once: the pool closes.
+const KILLED: u8 = 2;
 
 /// See the module. Awaited by one task only, in as many places as it likes.
 #[derive(Debug, Default)]
@@ -25,28 +25,28 @@ pub(crate) struct StopSignal {
 impl StopSignal {
     /// Stops it unless the peer may rely on it already. Idempotent.
     pub(crate) fn abort(&self) {
-        self.say(ABORTED);
+        self.raise(ABORTED);
     }
 
     /// Stops it, wherever it is. Idempotent.
-    pub(crate) fn cut(&self) {
-        self.say(CUT);
+    pub(crate) fn kill(&self) {
+        self.raise(KILLED);
     }
 
-    /// Waits until it is aborted or cut.
+    /// Waits until it is aborted or killed.
     ///
     /// # Cancel safety
     /// Safe: nothing is taken.
     pub(crate) async fn aborted(&self) {
-        self.said(ABORTED).await;
+        self.raised(ABORTED).await;
     }
 
-    /// Waits until it is cut.
+    /// Waits until it is killed.
     ///
     /// # Cancel safety
     /// Safe: nothing is taken.
-    pub(crate) async fn was_cut(&self) {
-        self.said(CUT).await;
+    pub(crate) async fn killed(&self) {
+        self.raised(KILLED).await;
     }
 
     #[cfg(test)]
@@ -54,13 +54,13 @@ impl StopSignal {
         self.word.load(Ordering::Acquire) >= ABORTED
     }
 
-    fn say(&self, word: u8) {
+    fn raise(&self, word: u8) {
         if self.word.fetch_max(word, Ordering::AcqRel) < word {
             self.task.wake();
         }
     }
 
-    async fn said(&self, word: u8) {
+    async fn raised(&self, word: u8) {
         poll_fn(|cx| {
             // Registered before the look: what is said in between is seen or wakes.
             self.task.register(cx.waker());
@@ -76,30 +76,30 @@ mod tests {
     use std::sync::Arc;
 
     #[tokio::test]
-    async fn who_is_aborted_goes_on_until_it_is_cut() {
-        let halt = Arc::new(StopSignal::default());
-        let told = halt.clone();
+    async fn an_abort_leaves_a_connection_running_until_it_is_killed() {
+        let signal = Arc::new(StopSignal::default());
+        let watched = signal.clone();
         let task = tokio::spawn(async move {
-            told.aborted().await;
-            told.was_cut().await;
+            watched.aborted().await;
+            watched.killed().await;
         });
         tokio::task::yield_now().await;
-        halt.abort();
-        halt.abort();
+        signal.abort();
+        signal.abort();
         tokio::task::yield_now().await;
         assert!(!task.is_finished());
-        halt.cut();
+        signal.kill();
         task.await.unwrap();
-        halt.abort();
-        halt.was_cut().await;
+        signal.abort();
+        signal.killed().await;
     }
 
     #[tokio::test]
-    async fn who_is_cut_is_aborted_too() {
-        let halt = StopSignal::default();
-        assert!(!halt.is_aborted());
-        halt.cut();
-        assert!(halt.is_aborted());
-        halt.aborted().await;
+    async fn a_kill_is_an_abort_too() {
+        let signal = StopSignal::default();
+        assert!(!signal.is_aborted());
+        signal.kill();
+        assert!(signal.is_aborted());
+        signal.aborted().await;
     }
 }

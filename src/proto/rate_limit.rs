@@ -36,7 +36,7 @@ impl Source {
 /// A bucket is kept as the one moment at which it will be full again (the generic cell rate
 /// algorithm): 9 bytes of source and 16 of time, twice, in two ordered trees; no more than 128 bytes
 /// per source.
-pub(crate) struct Throttle {
+pub(crate) struct RateLimiter {
     /// What one handshake takes from the bucket, in time to refill it.
     cost: Duration,
     /// The whole bucket less one handshake: how far ahead the moment of fullness may be.
@@ -48,7 +48,7 @@ pub(crate) struct Throttle {
     by_time: BTreeSet<(Instant, Source)>,
 }
 
-impl Throttle {
+impl RateLimiter {
     /// `burst` handshakes at once and `rate` per second in the long run, for `capacity` sources.
     /// Numbers of zero count as one.
     pub(crate) fn new(burst: u32, rate: u32, capacity: usize, loopback: Loopback) -> Self {

@@ -1,11 +1,14 @@
-//! Plain TCP: the default [`Connector`], and the options that every TCP stream of the pool gets.
+//! Plain TCP: the default [`Connector`], the listener, and the options that both set on a stream.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
 
-use super::{Address, BoxFuture, BoxedStream, Connector, TargetData};
+use super::connector::Connector;
+use crate::base::address::Address;
+use crate::base::io::{BoxFuture, BoxedStream, TargetData};
 
 /// As long as a session's default `stall_timeout`: nothing in this crate waits longer for a write.
 const USER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,7 +51,7 @@ impl Connector for TcpConnector {
                 Address::Socket(socket) => TcpStream::connect(socket).await?,
                 Address::Host { host, port } => connect_host(host, *port).await?,
             };
-            configure_tcp(&stream, self.user_timeout)?;
+            configure(&stream, self.user_timeout)?;
             Ok(Box::new(stream) as BoxedStream)
         })
     }
@@ -65,8 +68,39 @@ async fn connect_host(host: &str, port: u16) -> io::Result<TcpStream> {
     Err(last)
 }
 
+/// Accepts TCP connections.
+pub(crate) struct Listener {
+    listener: TcpListener,
+    user_timeout: Duration,
+}
+
+impl Listener {
+    /// Listens on `address`; port 0 picks one. `user_timeout` is as for [`TcpConnector`].
+    pub(crate) async fn bind(address: SocketAddr, user_timeout: Duration) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await?, user_timeout })
+    }
+
+    /// The address that is really listened on.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The next connection, and where it comes from.
+    ///
+    /// # Cancel safety
+    /// Safe: a connection that was not returned stays with the system.
+    pub(crate) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        self.listener.accept().await
+    }
+
+    /// Sets the options of a connection that is let in: one that is turned away costs no system call.
+    pub(crate) fn configure(&self, stream: &TcpStream) -> io::Result<()> {
+        configure(stream, self.user_timeout)
+    }
+}
+
 /// Sets what every TCP stream of the pool has set, dialled or accepted.
-pub(crate) fn configure_tcp(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
+fn configure(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     #[cfg(any(target_os = "linux", target_os = "android"))]
     socket2::SockRef::from(stream).set_tcp_user_timeout(Some(user_timeout))?;
@@ -109,7 +143,7 @@ mod tests {
     async fn the_options_are_set() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        configure_tcp(&stream, Duration::from_secs(12)).unwrap();
+        configure(&stream, Duration::from_secs(12)).unwrap();
         assert!(stream.nodelay().unwrap());
         let socket = socket2::SockRef::from(&stream);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(12)));

@@ -22,24 +22,21 @@ use crate::base::error::{DialError, RejectReason};
 use crate::base::id::PeerId;
 use crate::base::identity::Identity;
 use crate::base::suite::Suite;
-use crate::base::sync::{Mutex, lock};
+use crate::base::sync::{Mutex, SetOnce, lock};
 use crate::base::timer::Timer;
-use crate::pool::Pool;
-use crate::pool::acquire::{DialWaiter, Lookup, StreamSource};
-use crate::pool::dial::outcome::Settled;
-use crate::pool::dial::set_once::SetOnce;
-use crate::pool::dial::task::{Dial, DialSlot, Source};
-use crate::pool::inbound::handshake::Runs;
-use crate::pool::limits::idle::Evict;
-use crate::pool::sessions::AcceptedDial;
-use crate::pool::state::PoolState;
+use crate::pool::acquire::{DialWaiter, Heed, Lookup};
+use crate::pool::dial::{Dial, DialSlot, DialTask, Settled, StreamSource};
+use crate::pool::inbound::DriverTask;
+use crate::pool::limits::Evict;
 use crate::pool::target::Target;
+use crate::pool::{Pool, shutdown};
 use crate::proto::HandshakeRole;
 use crate::proto::backoff::Outcome;
 use crate::proto::native::connection::SessionCore;
 use crate::proto::slot::{Claim, View};
 use crate::session::{Availability, Lease, LeaseHandle};
-use crate::transport::native::{Established, Proposed};
+use crate::transport::seam::{Accepted, Established};
+use crate::transport::{AnyProposed, AnyTransport};
 use crate::verify::pair::{params, transports};
 
 /// How often a thread is interrupted where it could go on. Nearly all races show with two.
@@ -52,7 +49,7 @@ const STACK: usize = 1 << 17;
 const OURS: [u8; 32] = [1; 32];
 
 /// Walks the interleavings of a model.
-fn explore(model: fn(&Arc<PoolState>)) {
+fn explore(model: fn(&Pool)) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(PREEMPTIONS));
     builder.max_branches = BRANCHES;
@@ -65,7 +62,7 @@ fn explore(model: fn(&Arc<PoolState>)) {
             let runtime = runtime.unwrap();
             let entered = runtime.enter();
             let (pool, inbox) = Pool::builder(ours).config(Config::default()).build().unwrap();
-            model(pool.inner());
+            model(&pool);
             drop((pool, inbox, entered));
         };
         thread::Builder::new().stack_size(STACK).spawn(run).unwrap().join().unwrap();
@@ -73,8 +70,8 @@ fn explore(model: fn(&Arc<PoolState>)) {
 }
 
 fn spawn<R: Send + 'static>(
-    pool: &Arc<PoolState>,
-    work: impl FnOnce(Arc<PoolState>) -> R + Send + 'static,
+    pool: &Pool,
+    work: impl FnOnce(Pool) -> R + Send + 'static,
 ) -> JoinHandle<R> {
     let pool = pool.clone();
     thread::Builder::new().stack_size(STACK).spawn(move || work(pool)).unwrap()
@@ -121,67 +118,71 @@ fn claim(n: u64) -> Claim {
 
 fn established(role: HandshakeRole) -> Established {
     let (initiator, responder) = transports(Suite::default());
-    let transport = if role == Role::Initiator { initiator } else { responder };
+    let transport = if role == HandshakeRole::Initiator { initiator } else { responder };
     Established {
         stream: Box::new(tokio::io::duplex(1).0),
         timer: Timer::default(),
-        core: SessionCore::new(transport, params(role)),
+        connection: SessionCore::new(transport, params(role)),
         leftover: Vec::new(),
         handshake_hash: [0; 32],
         peer_max_message: 1 << 20,
-        instance: 9,
-        heard: 1,
-        application_payload: Bytes::new(),
     }
 }
 
 /// A caller's dial, up to the point where its task would run, and what the caller waits for.
-fn begin(pool: &PoolState, peer: PeerId) -> (Arc<Dial>, Arc<SetOnce<Settled>>, DialSlot) {
-    match pool.enter(&Target::new(peer), StreamSource::Dialled).unwrap() {
+fn begin(pool: &Pool, peer: PeerId) -> (Arc<Dial>, Arc<SetOnce<Settled>>, DialSlot) {
+    match pool.state().acquirer.enter(&Target::new(peer), Heed::Failures).unwrap() {
         Lookup::Begun(DialWaiter { dial, outcome }, place) => (dial, outcome, place),
         _ => panic!("the slot was vacant"),
     }
 }
 
-fn accept(pool: &Arc<PoolState>, dial: &Arc<Dial>, claim: Claim) {
-    let arrival = AcceptedDial {
+fn task(pool: &Pool, dial: &Arc<Dial>) -> DialTask {
+    DialTask::new(pool.state().dialer.clone(), dial.clone())
+}
+
+fn accept(pool: &Pool, dial: &Arc<Dial>, claim: Claim) {
+    let accepted = Accepted {
         established: Box::new(established(HandshakeRole::Initiator)),
         claim,
-        address: None,
         observed: String::new(),
-        payload: Bytes::new(),
+        application_payload: Bytes::new(),
     };
-    pool.work.spawn(pool.dial_accepted(dial, arrival));
+    let driver = task(pool, dial).accepted(accepted, None);
+    pool.state().lifecycle.spawn_session(driver);
 }
 
 /// A session in its slot, brought by a dial of ours that nobody waits for any more.
-fn install(pool: &Arc<PoolState>, peer: PeerId) -> Arc<crate::session::Session> {
+fn install(pool: &Pool, peer: PeerId) -> Arc<crate::session::Session> {
     let (dial, _outcome, _place) = begin(pool, peer);
-    assert!(pool.stamp_of_commit(&dial).is_some());
+    assert!(task(&pool, &dial).stamp_of_commit().is_some());
     accept(pool, &dial, claim(1));
     at_rest(pool, peer).unwrap().session().clone()
 }
 
-fn inbound(pool: &Arc<PoolState>, peer: PeerId, claim: Claim) -> Result<LeaseHandle, RejectReason> {
-    let ticket = pool.admission.enter().ticket.unwrap();
-    let proposed = Proposed::modelled(established(HandshakeRole::Responder), peer, claim);
+fn inbound(pool: &Pool, peer: PeerId, claim: Claim) -> Result<LeaseHandle, RejectReason> {
+    let responder = &pool.state().responder;
+    let permit = responder.enter().unwrap();
+    let AnyTransport::Native(native) = &pool.state().transport;
+    let proposed = native.modelled(established(HandshakeRole::Responder), peer, claim);
     let began = tokio::time::Instant::now();
-    let judged = block_on(pool.judge(proposed, None, began, ticket, Runs::Task));
-    judged.map(|accepted| accepted.core)
+    let decider = responder.decider(None, began, permit, DriverTask::Own);
+    let decided = block_on(decider.decide(AnyProposed::Native(proposed)));
+    decided.map(|accepted| accepted.leases)
 }
 
-fn obtain(pool: &Arc<PoolState>, peer: PeerId) -> Result<Lease, DialError> {
+fn obtain(pool: &Pool, peer: PeerId) -> Result<Lease, DialError> {
     let target = Target::new(peer);
-    let source = Source::of(&target);
-    block_on(pool.obtain(target, source))
+    let source = StreamSource::Connector(None);
+    block_on(pool.state().acquirer.lease(target, source))
 }
 
 /// The session in the peer's slot, if any; a slot without one is vacant.
-fn at_rest(pool: &PoolState, peer: PeerId) -> Option<LeaseHandle> {
-    let held = pool.registry.read(&peer, |slot| {
+fn at_rest(pool: &Pool, peer: PeerId) -> Option<LeaseHandle> {
+    let held = pool.state().sessions.slots.read(&peer, |slot| {
         assert_eq!(slot.superseded().len(), 0, "a verdict came, and its dial is still listed");
         assert!(!matches!(slot.view(), View::Dialing { .. }), "a dial is over and in its slot");
-        slot.session().map(|held| LeaseHandle::clone(&held.core))
+        slot.session().map(|pooled| LeaseHandle::clone(&pooled.leases))
     })?;
     assert!(held.is_some(), "a vacant slot has an entry");
     held
@@ -189,26 +190,26 @@ fn at_rest(pool: &PoolState, peer: PeerId) -> Option<LeaseHandle> {
 
 /// A committed or aborted dial meets an inbound connection of its peer: one session stands at the
 /// end, and the waiter has it or the one that it replaced.
-fn commit_against_inbound(pool: &Arc<PoolState>, larger: bool) {
+fn commit_against_inbound(pool: &Pool, larger: bool) {
     let peer = peer(larger);
     let (dial, outcome, _place) = begin(pool, peer);
     let task = {
         let dial = dial.clone();
         spawn(pool, move |pool| {
-            let committed = pool.stamp_of_commit(&dial).is_some();
+            let committed = task(&pool, &dial).stamp_of_commit().is_some();
             match committed {
                 true => accept(&pool, &dial, claim(2)),
-                false => pool.dial_displaced(&dial),
+                false => task(&pool, &dial).displaced(),
             }
             committed
         })
     };
     let accepted = spawn(pool, move |pool| inbound(&pool, peer, claim(1)));
-    let got = block_on(outcome.wait()).expect("nothing broke");
+    let got = block_on(outcome.wait()).clone().expect("nothing broke");
     let committed = task.join().unwrap();
     let accepted = accepted.join().unwrap();
 
-    assert_eq!(committed, !dial.halt.is_aborted(), "aborted, or committed, not both");
+    assert_eq!(committed, !dial.stop.is_aborted(), "aborted, or committed, not both");
     assert!(committed || accepted.is_ok(), "nobody has won");
     let stands = at_rest(pool, peer).expect("one of them stands");
     assert_eq!(stands.session().availability(), Availability::Ready);
@@ -229,7 +230,7 @@ fn commit_against_inbound(pool: &Arc<PoolState>, larger: bool) {
     let session = stands.session().clone();
     drop((outcome, got, stands, accepted));
     assert_eq!(session.leases_out(), 0, "a dial that is over is still a user of the session");
-    assert_eq!(pool.sessions.held(), 1, "the room of whatever lost is back");
+    assert_eq!(pool.state().capacity.held().0.held, 1, "the room of whatever lost is back");
 }
 
 #[test]
@@ -249,10 +250,10 @@ fn loom_a_parked_connection_takes_the_slot_of_a_lost_dial() {
     explore(|pool| {
         let peer = peer(false);
         let (dial, outcome, _place) = begin(pool, peer);
-        assert!(pool.stamp_of_commit(&dial).is_some());
+        assert!(task(&pool, &dial).stamp_of_commit().is_some());
         let accepted = spawn(pool, move |pool| inbound(&pool, peer, claim(1)));
-        assert!(pool.reopen(&dial) || dial.outcome.settled().is_some());
-        let got = block_on(outcome.wait()).expect("the inbound session is the waiter's");
+        assert!(task(pool, &dial).reopen() || dial.outcome.settled().is_some());
+        let got = block_on(outcome.wait()).clone().expect("the inbound session is the waiter's");
         let core = accepted.join().unwrap().expect("nothing stood against it");
         assert!(LeaseHandle::ptr_eq(&got, &core));
         assert!(LeaseHandle::ptr_eq(&got, &at_rest(pool, peer).unwrap()));
@@ -265,13 +266,13 @@ fn loom_publish_against_subscribe() {
     explore(|pool| {
         let peer = peer(true);
         let (dial, outcome, _place) = begin(pool, peer);
-        assert!(pool.stamp_of_commit(&dial).is_some());
+        assert!(task(&pool, &dial).stamp_of_commit().is_some());
         let caller = spawn(pool, move |pool| obtain(&pool, peer).map(|lease| lease.session_id()));
         let task = {
             let dial = dial.clone();
             spawn(pool, move |pool| accept(&pool, &dial, claim(1)))
         };
-        let first = block_on(outcome.wait()).unwrap().session().id();
+        let first = block_on(outcome.wait()).clone().unwrap().session().id();
         let stands = at_rest(pool, peer).expect("first the map, then the waiters");
         assert_eq!(stands.session().id(), first);
         drop(stands);
@@ -290,11 +291,11 @@ fn loom_publish_of_a_failure_against_subscribe() {
         let task = {
             let dial = dial.clone();
             spawn(pool, move |pool| {
-                pool.dial_failed(&dial, DialError::TimedOut, Some(Outcome::Unreachable));
+                task(&pool, &dial).failed(DialError::TimedOut, Some(Outcome::Unreachable));
             })
         };
-        assert!(matches!(block_on(outcome.wait()), Err(DialError::Backoff { .. })));
-        assert_eq!(pool.registry.len(), 0, "first the map, then the waiters");
+        assert!(matches!(block_on(outcome.wait()).clone(), Err(DialError::Backoff { .. })));
+        assert_eq!(pool.state().sessions.slots.len(), 0, "first the map, then the waiters");
         assert!(matches!(caller.join().unwrap(), Err(DialError::Backoff { .. })));
         task.join().unwrap();
     });
@@ -307,17 +308,17 @@ fn loom_close_against_install_against_get() {
     explore(|pool| {
         let peer = peer(true);
         let (dial, outcome, _place) = begin(pool, peer);
-        assert!(pool.stamp_of_commit(&dial).is_some());
+        assert!(task(&pool, &dial).stamp_of_commit().is_some());
         let task = {
             let dial = dial.clone();
             spawn(pool, move |pool| accept(&pool, &dial, claim(1)))
         };
         let caller = spawn(pool, move |pool| obtain(&pool, peer));
-        pool.shut_down();
-        let first = block_on(outcome.wait());
+        shutdown::shut_down(pool.state());
+        let first = block_on(outcome.wait()).clone();
         let second = caller.join().unwrap();
         task.join().unwrap();
-        assert_eq!(pool.registry.len(), 0, "something survived the sweep");
+        assert_eq!(pool.state().sessions.slots.len(), 0, "something survived the sweep");
         if let Ok(core) = &first {
             assert_eq!(core.session().availability(), Availability::Retired);
         }
@@ -329,7 +330,7 @@ fn loom_close_against_install_against_get() {
             }
         }
         drop(first);
-        assert_eq!(pool.sessions.held(), 0, "room was lost");
+        assert_eq!(pool.state().capacity.held().0.held, 0, "room was lost");
     });
 }
 
@@ -342,7 +343,7 @@ fn loom_shutdown_against_install() {
         let accepted = spawn(pool, move |pool| inbound(&pool, peer, claim(1)));
         // Up to where it waits for what has been swept.
         assert!(pool.drain(Duration::from_secs(1)).now_or_never().is_none());
-        let outcome = block_on(outcome.wait());
+        let outcome = block_on(outcome.wait()).clone();
         match (accepted.join().unwrap(), outcome) {
             (Ok(core), Ok(got)) => {
                 assert!(LeaseHandle::ptr_eq(&core, &got));
@@ -356,8 +357,8 @@ fn loom_shutdown_against_install() {
             // Swept with its dial, then refused: or the other way round, which must not be.
             (accepted, outcome) => panic!("{:?}, {:?}", accepted.err(), outcome.err()),
         }
-        assert!(dial.halt.is_aborted(), "the dial was open");
-        assert_eq!(pool.registry.len(), 0, "something survived the sweep");
+        assert!(dial.stop.is_aborted(), "the dial was open");
+        assert_eq!(pool.state().sessions.slots.len(), 0, "something survived the sweep");
     });
 }
 
@@ -368,9 +369,9 @@ fn loom_evict_against_lease() {
     explore(|pool| {
         let peer = peer(true);
         let session = install(pool, peer);
-        let evicting = spawn(pool, |pool| pool.evict(Evict::Any));
-        let lease = pool.hit(&peer);
-        let again = pool.hit(&peer);
+        let evicting = spawn(pool, |pool| pool.state().sessions.evict(Evict::Any));
+        let lease = pool.state().sessions.hit(&peer);
+        let again = pool.state().sessions.hit(&peer);
         assert!(lease.is_none() || again.is_some(), "a session that is leased was not found");
         drop(again);
         let evicted = evicting.join().unwrap();
@@ -388,18 +389,18 @@ fn loom_the_last_waiter_leaves_as_another_joins() {
         let (dial, _outcome, _place) = begin(pool, peer);
         let leaving = {
             let dial = dial.clone();
-            spawn(pool, move |pool| drop(pool.waiter(&dial)))
+            spawn(pool, move |pool| drop(pool.state().acquirer.leave_guard(&dial)))
         };
-        let found = pool.enter(&Target::new(peer), StreamSource::Dialled).unwrap();
+        let found = pool.state().acquirer.enter(&Target::new(peer), Heed::Failures).unwrap();
         leaving.join().unwrap();
         let (now, begun, _place) = match found {
             Lookup::Joined(joined) => (joined.dial, false, None),
             Lookup::Begun(new, place) => (new.dial, true, Some(place)),
             Lookup::Session(_) => panic!("no dial has succeeded"),
         };
-        assert!(!now.halt.is_aborted(), "a newcomer waits for a dial that was stopped");
-        assert_eq!(dial.halt.is_aborted(), begun, "the dial that nobody wants is stopped");
-        let waiters = pool.registry.read(&peer, |slot| match slot.view() {
+        assert!(!now.stop.is_aborted(), "a newcomer waits for a dial that was stopped");
+        assert_eq!(dial.stop.is_aborted(), begun, "the dial that nobody wants is stopped");
+        let waiters = pool.state().sessions.slots.read(&peer, |slot| match slot.view() {
             View::Dialing { dial, waiters, .. } if Arc::ptr_eq(dial, &now) => waiters,
             _ => 0,
         });
@@ -415,11 +416,11 @@ fn loom_the_last_waiter_leaves_as_the_dial_commits() {
         let (dial, _outcome, _place) = begin(pool, peer);
         let leaving = {
             let dial = dial.clone();
-            spawn(pool, move |pool| drop(pool.waiter(&dial)))
+            spawn(pool, move |pool| drop(pool.state().acquirer.leave_guard(&dial)))
         };
-        let committed = pool.stamp_of_commit(&dial).is_some();
+        let committed = task(&pool, &dial).stamp_of_commit().is_some();
         leaving.join().unwrap();
-        assert_ne!(committed, dial.halt.is_aborted(), "a committed dial is never cut");
-        assert_eq!(pool.registry.len(), usize::from(committed));
+        assert_ne!(committed, dial.stop.is_aborted(), "a committed dial is never cut");
+        assert_eq!(pool.state().sessions.slots.len(), usize::from(committed));
     });
 }

@@ -1,6 +1,13 @@
 //! Dials: one for all who ask for a peer.
 
-pub(crate) mod outcome;
-pub(crate) mod race;
-pub(crate) mod set_once;
-pub(crate) mod task;
+mod handle;
+mod outcome;
+mod race;
+mod task;
+
+pub(crate) use handle::{Dial, Parked};
+pub(crate) use outcome::Settled;
+pub(crate) use race::{Opener, RaceParts};
+#[cfg(all(test, noise_pool_loom))]
+pub(crate) use task::DialTask;
+pub(crate) use task::{DialSlot, Dialer, StreamSource};

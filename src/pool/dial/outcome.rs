@@ -1,14 +1,13 @@
-//! What a dial has come to, for all who wait for it.
+//! The outcome of a dial, for all who wait for it.
 //!
-//! Owns the rule that it belongs to them and not to the dial: a session that was found is shared by
-//! as many as still have to wake, and by nobody once they have. A dial that goes on for its verdict
-//! after another connection has served its waiters must not count as a user of that session.
+//! Owns the rule that the outcome belongs to the waiters and not to the dial: they alone keep the
+//! session that was found, until the last of them has woken. A dial that goes on for its verdict after
+//! another connection has served its waiters must not count as a user of that session.
 
 use std::sync::Arc;
 
 use crate::base::error::DialError;
-use crate::base::sync::{Mutex, lock};
-use crate::pool::dial::set_once::SetOnce;
+use crate::base::sync::{Mutex, SetOnce, lock};
 use crate::session::LeaseHandle;
 
 /// What all who wait on a dial get.
@@ -28,26 +27,25 @@ impl Outcome {
         Self(Mutex::new(State::Awaited(Arc::new(SetOnce::new()))))
     }
 
-    /// The waiters' own handle. To be had under the lock of the dial's slot, so that it is there
-    /// before the dial can be settled; whoever comes later is sent back to the slot.
+    /// The waiters' own handle. Taken under the lock of the dial's slot, so that the dial cannot be
+    /// settled meanwhile; a caller that comes later is sent back to the slot.
     pub(crate) fn subscribe(&self) -> Arc<SetOnce<Settled>> {
         let error = match &*lock(&self.0) {
-            State::Awaited(latch) => return latch.clone(),
+            State::Awaited(settled) => return settled.clone(),
             State::Settled(failure) => failure.clone().unwrap_or(DialError::Superseded),
         };
-        let settled = SetOnce::new();
-        settled.set(Err(error));
-        Arc::new(settled)
+        Arc::new(SetOnce::new_with(Some(Err(error))))
     }
 
     /// Settles it, and wakes all who wait. The first settling counts.
     pub(crate) fn settle(&self, settled: Settled) {
-        let mut stage = lock(&self.0);
-        if let State::Awaited(latch) = &*stage {
-            let latch = latch.clone();
-            *stage = State::Settled(settled.as_ref().err().cloned());
-            drop(stage);
-            latch.set(settled);
+        let mut state = lock(&self.0);
+        if let State::Awaited(waiters) = &*state {
+            let waiters = waiters.clone();
+            *state = State::Settled(settled.as_ref().err().cloned());
+            drop(state);
+            // It was not set before: only this method sets it, once.
+            let _ = waiters.set(settled);
         }
     }
 
@@ -73,8 +71,8 @@ mod tests {
         assert!(outcome.settled().is_none());
         outcome.settle(Err(DialError::TimedOut));
         outcome.settle(Err(DialError::PoolClosed));
-        for latch in [one, other, outcome.subscribe()] {
-            assert!(matches!(latch.wait().now_or_never(), Some(Err(DialError::TimedOut))));
+        for waiter in [one, other, outcome.subscribe()] {
+            assert!(matches!(waiter.wait().now_or_never(), Some(Err(DialError::TimedOut))));
         }
         assert!(matches!(outcome.settled(), Some(Err(DialError::TimedOut))));
     }
@@ -82,8 +80,8 @@ mod tests {
     #[test]
     fn it_keeps_nothing_for_itself() {
         let outcome = Outcome::new();
-        let latch = Arc::downgrade(&outcome.subscribe());
+        let waiter = Arc::downgrade(&outcome.subscribe());
         outcome.settle(Err(DialError::TimedOut));
-        assert_eq!(latch.strong_count(), 0);
+        assert_eq!(waiter.strong_count(), 0);
     }
 }

@@ -20,16 +20,29 @@ use crate::base::address::Address;
 use crate::base::error::{DialError, HandshakeError, Refusal};
 use crate::base::id::PeerId;
 use crate::base::io::{BoxFuture, BoxedStream, TargetData};
-use crate::base::metrics::DialPhase;
 use crate::base::timer::Timer;
-use crate::pool::dial::task::{Dial, Opener};
-use crate::pool::hooks::{contained, contained_by};
-use crate::pool::state::PoolState;
-use crate::transport::native::Answered;
+use crate::pool::checks::Checks;
+use crate::pool::context::Context as PoolContext;
+use crate::transport::seam::Transport as _;
+use crate::transport::{AnyAnswered, AnyTransport, Connector};
+
+use super::handle::Dial;
+
+/// Opens the stream of a dial: a closure of the application, boxed.
+pub(crate) type Opener =
+    Box<dyn FnOnce() -> BoxFuture<'static, io::Result<BoxedStream>> + Send + 'static>;
+
+/// What all races of a pool use.
+pub(crate) struct RaceParts {
+    pub(crate) ctx: Arc<PoolContext>,
+    pub(crate) checks: Arc<Checks>,
+    pub(crate) connector: Arc<dyn Connector>,
+    pub(crate) transport: AnyTransport,
+}
 
 /// A connection on which the peer has answered, and where it leads.
-pub(crate) struct Candidate {
-    pub(crate) answered: Answered,
+pub(crate) struct AnsweredDial {
+    pub(crate) answered: AnyAnswered,
     pub(crate) address: Option<Address>,
     /// The connection's own.
     pub(crate) timer: Timer,
@@ -37,7 +50,7 @@ pub(crate) struct Candidate {
 
 /// The connections of one dial that are under way.
 pub(crate) struct Race {
-    pool: Arc<PoolState>,
+    parts: Arc<RaceParts>,
     dial: Arc<Dial>,
     data: Option<TargetData>,
     /// Connections, and perhaps the look-up, in the order in which they began.
@@ -48,28 +61,28 @@ pub(crate) struct Race {
 }
 
 impl Race {
-    pub(crate) fn new(pool: Arc<PoolState>, dial: Arc<Dial>, data: Option<TargetData>) -> Self {
-        Self { pool, dial, data, under_way: Vec::new(), next_start: Instant::now(), failure: None }
+    pub(crate) fn new(parts: Arc<RaceParts>, dial: Arc<Dial>, data: Option<TargetData>) -> Self {
+        Self { parts, dial, data, under_way: Vec::new(), next_start: Instant::now(), failure: None }
     }
 
     /// Begins with a stream that the caller opens or has brought.
     pub(crate) fn open_with(&mut self, opener: Opener) {
-        let (pool, peer) = (self.pool.clone(), self.dial.peer);
-        self.next_start = Instant::now() + self.pool.settings.dial_stagger;
+        let (parts, peer) = (self.parts.clone(), self.dial.peer);
+        self.next_start = Instant::now() + self.parts.ctx.settings.dial_stagger;
         self.run(async move {
             let mut timer = Timer::default();
-            let stream = open(&pool, opener).await?;
-            let answered = initiate(&pool, &peer, stream, &mut timer).await?;
-            Ok(Some(Candidate { answered, address: None, timer }))
+            let stream = open(&parts, opener).await?;
+            let answered = initiate(&parts, &peer, stream, &mut timer).await?;
+            Ok(Some(AnsweredDial { answered, address: None, timer }))
         });
     }
 
     /// Begins with the addresses that the connector knows; they join those that callers bring.
     pub(crate) fn resolve(&mut self) {
-        let (pool, dial, data) = (self.pool.clone(), self.dial.clone(), self.data.clone());
-        self.dial.set_phase(DialPhase::Resolving);
+        let (parts, dial, data) = (self.parts.clone(), self.dial.clone(), self.data.clone());
+        self.dial.resolves();
         self.run(async move {
-            let addresses = resolve(&pool, dial.peer, data.as_ref()).await?;
+            let addresses = resolve(&parts, dial.peer, data.as_ref()).await?;
             dial.add_addresses(&addresses);
             Ok(None)
         });
@@ -82,7 +95,7 @@ impl Race {
     ///
     /// # Cancel safety
     /// Safe: connections under way stay under way.
-    pub(crate) async fn answer(&mut self) -> Result<Candidate, DialError> {
+    pub(crate) async fn answer(&mut self) -> Result<AnsweredDial, DialError> {
         loop {
             let due = self.under_way.is_empty() || Instant::now() >= self.next_start;
             if due && let Some(address) = self.dial.next_address() {
@@ -112,14 +125,14 @@ impl Race {
     }
 
     fn start(&mut self, address: Address) {
-        self.dial.set_phase(self.dial.phase().max(DialPhase::Connecting));
-        self.next_start = Instant::now() + self.pool.settings.dial_stagger;
-        let (pool, peer, data) = (self.pool.clone(), self.dial.peer, self.data.clone());
+        self.dial.connects();
+        self.next_start = Instant::now() + self.parts.ctx.settings.dial_stagger;
+        let (parts, peer, data) = (self.parts.clone(), self.dial.peer, self.data.clone());
         self.run(async move {
             let mut timer = Timer::default();
-            let stream = connect(&pool, &address, data.as_ref(), &mut timer).await?;
-            let answered = initiate(&pool, &peer, stream, &mut timer).await?;
-            Ok(Some(Candidate { answered, address: Some(address), timer }))
+            let stream = connect(&parts, &address, data.as_ref(), &mut timer).await?;
+            let answered = initiate(&parts, &peer, stream, &mut timer).await?;
+            Ok(Some(AnsweredDial { answered, address: Some(address), timer }))
         });
     }
 
@@ -132,8 +145,8 @@ impl Race {
     }
 }
 
-/// What a runner ends with: a connection with its candidate, the look-up without one.
-type Ended = Result<Option<Candidate>, DialError>;
+/// What a runner ends with: a connection with its answer, the look-up without one.
+type Ended = Result<Option<AnsweredDial>, DialError>;
 
 /// A connection or a look-up under way. What panics in it, and be it when it is dropped, ends it and
 /// nothing else: streams and connectors are the application's.
@@ -166,66 +179,60 @@ fn poll_next(under_way: &mut Vec<Runner>, cx: &mut Context<'_>) -> Poll<Ended> {
 }
 
 async fn resolve(
-    pool: &PoolState,
+    parts: &RaceParts,
     peer: PeerId,
     data: Option<&TargetData>,
 ) -> Result<Vec<Address>, DialError> {
     let failed = |source| DialError::Resolve { peer, source: Arc::new(source) };
-    let resolved =
-        contained(pool.settings.hook_timeout, || pool.connector.resolve(&peer, data)).await;
+    let limit = parts.ctx.settings.hook_timeout;
+    let look_up = || parts.connector.resolve(&peer, data);
+    let resolved = parts.checks.call(&mut Timer::default(), limit, look_up).await;
     match resolved {
         Ok(resolved) => resolved.map_err(failed),
         Err(Refusal::TimedOut) => Err(failed(io::Error::new(
             io::ErrorKind::TimedOut,
             "the connector did not resolve the peer within hook_timeout",
         ))),
-        Err(refusal) => {
-            pool.hook_refused(refusal);
-            Err(DialError::Panicked)
-        }
+        Err(_panicked) => Err(DialError::Panicked),
     }
 }
 
 async fn connect(
-    pool: &PoolState,
+    parts: &RaceParts,
     address: &Address,
     data: Option<&TargetData>,
     timer: &mut Timer,
 ) -> Result<BoxedStream, DialError> {
     let failed = |source| DialError::Connect { address: address.clone(), source: Arc::new(source) };
-    let max = pool.settings.connect_timeout;
-    let connected = contained_by(timer, max, || pool.connector.connect(address, data)).await;
+    let limit = parts.ctx.settings.connect_timeout;
+    let connect = || parts.connector.connect(address, data);
+    let connected = parts.checks.call(timer, limit, connect).await;
     match connected {
         Ok(connected) => connected.map_err(failed),
         Err(Refusal::TimedOut) => Err(failed(timed_out())),
-        Err(refusal) => {
-            pool.hook_refused(refusal);
-            Err(DialError::Panicked)
-        }
+        Err(_panicked) => Err(DialError::Panicked),
     }
 }
 
-async fn open(pool: &PoolState, opener: Opener) -> Result<BoxedStream, DialError> {
+async fn open(parts: &RaceParts, opener: Opener) -> Result<BoxedStream, DialError> {
     let failed = |source| DialError::Open { source: Arc::new(source) };
-    match contained(pool.settings.connect_timeout, opener).await {
+    let limit = parts.ctx.settings.connect_timeout;
+    match parts.checks.call(&mut Timer::default(), limit, opener).await {
         Ok(opened) => opened.map_err(failed),
         Err(Refusal::TimedOut) => Err(failed(timed_out())),
-        Err(refusal) => {
-            pool.hook_refused(refusal);
-            Err(DialError::Panicked)
-        }
+        Err(_panicked) => Err(DialError::Panicked),
     }
 }
 
 async fn initiate(
-    pool: &PoolState,
+    parts: &RaceParts,
     peer: &PeerId,
     stream: BoxedStream,
     timer: &mut Timer,
-) -> Result<Answered, DialError> {
-    // Whoever does not know us by that time closes at a moment of its own choice, or never.
+) -> Result<AnyAnswered, DialError> {
+    // A peer that is not ours to dial closes at a moment of its own choice, or never.
     timer
-        .timeout(pool.settings.handshake_timeout, pin!(pool.native.initiate(peer, stream)))
+        .timeout(parts.ctx.settings.handshake_timeout, pin!(parts.transport.initiate(peer, stream)))
         .await
         .unwrap_or(Err(HandshakeError::NoAnswer))
         .map_err(DialError::Handshake)

@@ -1,40 +1,38 @@
-//! One dial: a task that the pool owns, whoever asked for it.
+//! The task of a dial: from an empty slot to a session, or to one error for all who wait.
 //!
-//! Owns the way from an empty slot to a session or to one error for all who wait. Callers own only
-//! their wait: any of them may be dropped at any await. Before message 3 the dial can be aborted by
-//! its last waiter, an inbound connection or a disconnect; from then on it runs to its verdict.
+//! Owns the run of each dial. The pool owns the task, and callers own only their wait: any of them may
+//! be dropped at any await. Before message 3 the dial can be aborted by its last waiter, an inbound
+//! connection or a disconnect; from then on it runs to its verdict.
 
-use std::collections::VecDeque;
 use std::future::Future;
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{Instrument as _, debug};
 
 use crate::base::address::Address;
-use crate::base::error::{DialError, HandshakeError, RejectReason};
+use crate::base::error::{CloseReason, DialError, HandshakeError, Limit, RejectReason};
 use crate::base::event::{DialFailure, PoolEvent, RejectedBy};
-use crate::base::id::{AttemptId, Origin, PeerId};
-use crate::base::io::{BoxFuture, BoxedStream, TargetData};
-use crate::base::metrics::DialPhase;
-use crate::base::sync::{AtomicUsize, Mutex, Notify, OnceLock, lock};
-use crate::pool::dial::outcome::Outcome;
-use crate::pool::dial::race::{Candidate, Race};
-use crate::pool::hooks;
-use crate::pool::limits::capacity::SlotPermit;
-use crate::pool::limits::counted::Permit;
-use crate::pool::sessions::AcceptedDial;
-use crate::pool::state::PoolState;
-use crate::pool::stop_signal::StopSignal;
-use crate::pool::target::Target;
+use crate::base::id::Origin;
+use crate::base::io::TargetData;
+use crate::base::metrics::LimitUse;
+use crate::pool::context::Context;
+use crate::pool::hooks::Candidate;
+use crate::pool::lifecycle::Lifecycle;
+use crate::pool::limits::{Capacity, CountedLimit, Permit, Reserved, with_permit};
+use crate::pool::pooled::{PooledSession, permit_of};
+use crate::pool::sessions::{NewSession, SessionTable};
+use crate::pool::slots::Open;
 use crate::proto::backoff;
-use crate::proto::native::record::Verdict;
-use crate::proto::slot::{Claim, Ended};
-use crate::session::{Driver, Session};
+use crate::proto::slot::{AcceptCase, Acceptance, Displaced, DrainCase, Ended};
+use crate::session::{Driver, LeaseHandle, UncountedRef};
+use crate::transport::seam::{Accepted, Answered as _, Committed as _, Transport as _, Verdict};
+
+use super::handle::Dial;
+use super::race::{AnsweredDial, Opener, Race, RaceParts};
 
 /// How often a dial that was refused for the sake of another connection tries again for its
 /// waiters. Without a fault once is enough: the other connection takes the slot.
@@ -44,12 +42,8 @@ const REOPENINGS: u32 = 3;
 /// was judged by the peer already, so it is at most a round trip away.
 const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 
-/// Opens the stream of a dial: a closure of the application, boxed.
-pub(crate) type Opener =
-    Box<dyn FnOnce() -> BoxFuture<'static, io::Result<BoxedStream>> + Send + 'static>;
-
 /// How the stream of a dial is had.
-pub(crate) enum Source {
+pub(crate) enum StreamSource {
     /// By the connector, over the dial's addresses or those that it resolves.
     Connector(Option<TargetData>),
     /// By the caller; a dial that has to go on without its stream asks the connector.
@@ -64,157 +58,106 @@ pub(crate) enum DialSlot {
     Queue(Permit),
 }
 
-/// A dial under way: the handle that the slot and the waiters share with the dial's task.
-pub(crate) struct Dial {
-    pub(crate) attempt: AttemptId,
-    pub(crate) peer: PeerId,
-    pub(crate) began: Instant,
-    pub(crate) outcome: Outcome,
-    /// Told when the dial leaves its committed phase: parked connections are judged again.
-    pub(crate) settled: Notify,
-    /// How many connections are parked because of this dial. Raised under the shard's lock.
-    parked: AtomicUsize,
-    /// Stops the task: aborted, while it is not committed; cut, when the pool closes.
-    pub(crate) halt: StopSignal,
-    room: Mutex<Option<SlotPermit>>,
-    /// Those that it began with: callers who name the same ones need no lock.
-    first_addresses: Box<[Address]>,
-    addresses: Mutex<Addresses>,
-    more: tokio::sync::Notify,
-    phase: Mutex<DialPhase>,
-    /// The session that came when it was not wanted any more, and drains.
-    drained: OnceLock<Arc<Session>>,
+/// What the dials of a pool share: their limits, and the parts of the pool that they work with.
+pub(crate) struct Dialer {
+    ctx: Arc<Context>,
+    lifecycle: Arc<Lifecycle>,
+    sessions: Arc<SessionTable>,
+    capacity: Arc<Capacity>,
+    race_parts: Arc<RaceParts>,
+    /// Dials under way.
+    turns: CountedLimit,
+    /// Dials that wait for their turn.
+    queued: CountedLimit,
 }
 
-#[derive(Default)]
-struct Addresses {
-    all: Vec<Address>,
-    fresh: VecDeque<Address>,
-}
-
-impl Dial {
-    pub(crate) fn new(attempt: AttemptId, peer: PeerId, addresses: &[Address]) -> Self {
-        let dial = Self {
-            attempt,
-            peer,
-            began: Instant::now(),
-            outcome: Outcome::new(),
-            settled: Notify::new(),
-            parked: AtomicUsize::new(0),
-            halt: StopSignal::default(),
-            room: Mutex::new(None),
-            first_addresses: addresses.into(),
-            addresses: Mutex::default(),
-            more: tokio::sync::Notify::new(),
-            phase: Mutex::new(DialPhase::Queued),
-            drained: OnceLock::new(),
-        };
-        dial.learn(addresses);
-        dial
+impl Dialer {
+    pub(crate) fn new(
+        lifecycle: Arc<Lifecycle>,
+        sessions: Arc<SessionTable>,
+        capacity: Arc<Capacity>,
+        race_parts: RaceParts,
+    ) -> Arc<Self> {
+        let ctx = race_parts.ctx.clone();
+        Arc::new(Self {
+            lifecycle,
+            sessions,
+            capacity,
+            race_parts: Arc::new(race_parts),
+            turns: CountedLimit::new(ctx.settings.max_concurrent_dials),
+            queued: CountedLimit::new(ctx.settings.max_queued_dials),
+            ctx,
+        })
     }
 
-    /// Adds addresses that the dial does not know; they join its race.
-    pub(crate) fn add_addresses(&self, addresses: &[Address]) {
-        if !addresses.iter().all(|address| self.first_addresses.contains(address)) {
-            self.learn(addresses);
-        }
+    /// A turn, or a place among those that wait for one: the queue is for dials that find no turn.
+    pub(crate) fn try_slot(&self) -> Option<DialSlot> {
+        let turn = self.turns.try_acquire().map(DialSlot::Turn);
+        turn.or_else(|| self.queued.try_acquire().map(DialSlot::Queue))
     }
 
-    fn learn(&self, addresses: &[Address]) {
-        let mut known = lock(&self.addresses);
-        let before = known.all.len();
-        for address in addresses {
-            if !known.all.contains(address) {
-                known.all.push(address.clone());
-                known.fresh.push_back(address.clone());
+    /// Lets no dial wait for its turn any longer.
+    pub(crate) fn close(&self) {
+        self.turns.close();
+    }
+
+    /// What is held of `max_concurrent_dials` and of `max_queued_dials`.
+    pub(crate) fn held(&self) -> (LimitUse, LimitUse) {
+        (self.turns.snapshot(), self.queued.snapshot())
+    }
+
+    /// Runs a dial that was just begun in its slot.
+    pub(crate) fn spawn(self: &Arc<Self>, dial: Arc<Dial>, source: StreamSource, slot: DialSlot) {
+        self.ctx.counters.dials.one();
+        let (peer, attempt) = (dial.peer, dial.attempt);
+        self.ctx.events.publish(|| PoolEvent::DialStarted { peer, attempt });
+        let span = tracing::info_span!(
+            "dial", peer = %peer.short(), attempt = %attempt, role = "initiator"
+        );
+        // Made here, so that it settles the dial also if the task never runs.
+        let mut guard = SettleGuard { dialer: self.clone(), dial: dial.clone(), ended: false };
+        let mut task = DialTask { dialer: self.clone(), dial };
+        self.lifecycle.spawn_connection(
+            async move {
+                let dial = task.dial.clone();
+                let ended = tokio::select! {
+                    biased;
+                    () = dial.stop.killed() => return None,
+                    ended = task.run(source, slot) => ended,
+                };
+                let driver = match ended {
+                    Ok(driver) => Some(driver),
+                    Err(DialEnd::Displaced) => {
+                        task.displaced();
+                        None
+                    }
+                    Err(DialEnd::Failed(error, outcome)) => {
+                        debug!(%error, "dial failed");
+                        task.failed(error, outcome);
+                        None
+                    }
+                };
+                guard.ended = true;
+                let sessions = task.dialer.sessions.clone();
+                drop((guard, task, dial));
+                // It had a share of the session: if there is no other, that is idle now.
+                sessions.shared.note_idle();
+                driver
             }
-        }
-        let grew = known.all.len() > before;
-        drop(known);
-        if grew {
-            self.more.notify_one();
-        }
-    }
-
-    pub(crate) fn addresses(&self) -> Vec<Address> {
-        lock(&self.addresses).all.clone()
-    }
-
-    pub(crate) fn next_address(&self) -> Option<Address> {
-        lock(&self.addresses).fresh.pop_front()
-    }
-
-    pub(crate) fn has_address(&self) -> bool {
-        !lock(&self.addresses).fresh.is_empty()
-    }
-
-    /// Tries all addresses again.
-    fn renew_addresses(&self) {
-        let mut known = lock(&self.addresses);
-        known.fresh = known.all.iter().cloned().collect();
-    }
-
-    pub(crate) fn more_addresses(&self) -> impl Future<Output = ()> + '_ {
-        self.more.notified()
-    }
-
-    /// The accept came too late, and its session drains. To be called before `settled` is told.
-    pub(crate) fn note_drained(&self, session: Arc<Session>) {
-        let _ = self.drained.set(session);
-    }
-
-    pub(crate) fn drained(&self) -> Option<Arc<Session>> {
-        self.drained.get().cloned()
-    }
-
-    /// The room that the dial holds, for the session that takes its slot.
-    pub(crate) fn take_room(&self) -> Option<SlotPermit> {
-        lock(&self.room).take()
-    }
-
-    fn put_room(&self, room: SlotPermit) {
-        *lock(&self.room) = Some(room);
-    }
-
-    pub(crate) fn phase(&self) -> DialPhase {
-        *lock(&self.phase)
-    }
-
-    pub(crate) fn set_phase(&self, phase: DialPhase) {
-        *lock(&self.phase) = phase;
-    }
-}
-
-/// An inbound connection that waits for the dial's verdict; until it is dropped.
-pub(crate) struct Parked(Arc<Dial>);
-
-impl Parked {
-    /// Called under the shard's lock, so that whoever ends the committed phase sees it.
-    pub(crate) fn at(dial: &Arc<Dial>) -> Self {
-        dial.parked.fetch_add(1, Ordering::Relaxed);
-        Self(dial.clone())
-    }
-
-    pub(crate) fn dial(&self) -> &Arc<Dial> {
-        &self.0
-    }
-}
-
-impl Drop for Parked {
-    fn drop(&mut self) {
-        self.0.parked.fetch_sub(1, Ordering::Relaxed);
+            .instrument(span),
+        );
     }
 }
 
 /// How a dial's task ends, other than by a session.
-enum Stop {
-    /// The dial lost its slot; whoever took it has told the waiters.
+enum DialEnd {
+    /// The dial lost its slot; whatever took it has settled the waiters.
     Displaced,
     /// It failed; the error goes to all waiters, with the backoff that it begins.
     Failed(DialError, Option<backoff::Outcome>),
 }
 
-impl From<DialError> for Stop {
+impl From<DialError> for DialEnd {
     fn from(error: DialError) -> Self {
         let outcome = match &error {
             DialError::Check(_) => Some(backoff::Outcome::Refused),
@@ -232,323 +175,8 @@ impl From<DialError> for Stop {
     }
 }
 
-/// Settles a dial whose task is dropped or panics, so that nobody waits for ever.
-struct SettleGuard {
-    pool: Arc<PoolState>,
-    dial: Arc<Dial>,
-    ended: bool,
-}
-
-impl Drop for SettleGuard {
-    fn drop(&mut self) {
-        if !self.ended {
-            let error =
-                if self.pool.is_open() { DialError::Panicked } else { DialError::PoolClosed };
-            self.pool.dial_failed(&self.dial, error, None);
-        }
-    }
-}
-
-impl PoolState {
-    /// Runs a dial that was just begun in its slot.
-    pub(crate) fn spawn_dial(self: &Arc<Self>, dial: Arc<Dial>, source: Source, place: DialSlot) {
-        self.counters.dials.one();
-        self.events.publish(|| PoolEvent::DialStarted { peer: dial.peer, attempt: dial.attempt });
-        let span = tracing::info_span!(
-            "dial", peer = %dial.peer.short(), attempt = %dial.attempt, role = "initiator"
-        );
-        let pool = self.clone();
-        // Made here, so that it settles the dial also if the task never runs.
-        let mut unsettled = SettleGuard { pool: pool.clone(), dial: dial.clone(), ended: false };
-        self.spawn_opening(
-            async move {
-                let ended = tokio::select! {
-                    biased;
-                    () = dial.halt.was_cut() => return None,
-                    ended = pool.run_dial(&dial, source, place) => ended,
-                };
-                let driver = match ended {
-                    Ok(driver) => Some(driver),
-                    Err(Stop::Displaced) => {
-                        pool.dial_displaced(&dial);
-                        None
-                    }
-                    Err(Stop::Failed(error, outcome)) => {
-                        debug!(error = %error, "dial failed");
-                        pool.dial_failed(&dial, error, outcome);
-                        None
-                    }
-                };
-                unsettled.ended = true;
-                drop((unsettled, dial));
-                // It had a share of the session: if nobody else has one, that is idle now.
-                pool.session_shared.note_idle();
-                driver
-            }
-            .instrument(span),
-        );
-    }
-
-    async fn run_dial(
-        self: &Arc<Self>,
-        dial: &Arc<Dial>,
-        source: Source,
-        place: DialSlot,
-    ) -> Result<Driver, Stop> {
-        let _turn = self.before_abort(dial, self.take_turn(dial, place)).await??;
-        let mut until_commit = Instant::now() + self.settings.dial_timeout;
-        let (opener, data) = match source {
-            Source::Connector(data) => (None, data),
-            Source::Opener(opener, data) => (Some(opener), data),
-        };
-        let mut race = Race::new(self.clone(), dial.clone(), data.clone());
-        match opener {
-            Some(opener) => {
-                dial.set_phase(DialPhase::Connecting);
-                race.open_with(opener);
-            }
-            None if dial.has_address() => {}
-            None => race.resolve(),
-        }
-        let mut reopenings = 0;
-        let mut failure = None;
-        loop {
-            let answer =
-                self.before_abort(dial, self.answer(dial, &mut race, until_commit)).await?;
-            let candidate = match answer {
-                Ok(candidate) => candidate,
-                // That a committed connection was lost tells more than what came after it.
-                Err(error) => return Err(failure.unwrap_or(error).into()),
-            };
-            let loss = match self.commit(dial, candidate).await? {
-                Ok(driver) => return Ok(driver),
-                Err(loss) => loss,
-            };
-            if !self.reopen(dial) {
-                return Err(loss.into());
-            }
-            self.leave_to_parked(dial).await?;
-            match loss {
-                Loss::Other(reason) if reopenings < REOPENINGS => {
-                    reopenings += 1;
-                    self.before_abort(dial, tokio::time::sleep(REOPEN_PAUSE)).await?;
-                    until_commit = Instant::now() + self.settings.dial_timeout;
-                    failure = None;
-                    dial.renew_addresses();
-                    race = Race::new(self.clone(), dial.clone(), data.clone());
-                    if !dial.has_address() {
-                        // A stream that the caller brought is used up; without a way of its own
-                        // the dial can only say why.
-                        failure = Some(DialError::Rejected { reason });
-                        race.resolve();
-                    }
-                }
-                // Another connection that has answered may commit, with a new stamp.
-                Loss::Broken(error) => {
-                    until_commit = Instant::now() + self.settings.verdict_timeout;
-                    failure = Some(error);
-                }
-                loss => return Err(loss.into()),
-            }
-        }
-    }
-
-    /// The next connection of the race that the peer answers and that passes our checks.
-    async fn answer(
-        &self,
-        dial: &Dial,
-        race: &mut Race,
-        until: Instant,
-    ) -> Result<Candidate, DialError> {
-        let candidate =
-            timeout_at(until, race.answer()).await.unwrap_or(Err(DialError::TimedOut))?;
-        dial.set_phase(DialPhase::Checking);
-        // Our own checks: the responder is authenticated by message 2.
-        self.check(&self.candidate(dial, &candidate)).await.map_err(DialError::Check)?;
-        Ok(candidate)
-    }
-
-    /// Waits for `work`, unless the dial is aborted first. Only for what comes before the commit.
-    async fn before_abort<T>(&self, dial: &Dial, work: impl Future<Output = T>) -> Result<T, Stop> {
-        tokio::select! {
-            biased;
-            () = dial.halt.aborted() => Err(Stop::Displaced),
-            done = work => Ok(done),
-        }
-    }
-
-    /// A turn among the dials and room for the session, both before anything is sent.
-    async fn take_turn(
-        self: &Arc<Self>,
-        dial: &Dial,
-        place: DialSlot,
-    ) -> Result<Permit, DialError> {
-        let turn = match place {
-            DialSlot::Turn(turn) => turn,
-            DialSlot::Queue(_queued) => {
-                self.dialling.acquire().await.ok_or(DialError::PoolClosed)?
-            }
-        };
-        let room = self.room_for_dial().await?;
-        dial.put_room(room);
-        Ok(turn)
-    }
-
-    /// The commit and what follows from it, up to a session, whose driver is to be run, or the loss of
-    /// the connection. Never cut short, except by the pool's close.
-    async fn commit(
-        self: &Arc<Self>,
-        dial: &Arc<Dial>,
-        candidate: Candidate,
-    ) -> Result<Result<Driver, Loss>, Stop> {
-        let Some(stamp) = self.stamp_of_commit(dial) else { return Err(Stop::Displaced) };
-        let Candidate { answered, address, mut timer } = candidate;
-        let verdict = pin!(async { answered.commit(stamp).await?.verdict().await });
-        let answer = timer.timeout(self.settings.verdict_timeout, verdict).await;
-        Ok(match answer {
-            Ok(Ok((Verdict::Accept { stamp, observed, payload }, mut established))) => {
-                established.timer = timer;
-                let claim =
-                    Claim { instance: established.instance, stamp, heard: established.heard };
-                let arrival = AcceptedDial { established, claim, address, observed, payload };
-                Ok(self.dial_accepted(dial, arrival))
-            }
-            Ok(Ok((Verdict::Reject { reason, retry_after }, established))) => {
-                self.spawn(established.part());
-                Err(self.dial_rejected(dial, reason, retry_after))
-            }
-            Ok(Err(HandshakeError::TimedOut)) | Err(_) => {
-                Err(Loss::Broken(DialError::VerdictTimedOut))
-            }
-            Ok(Err(error)) => Err(Loss::Broken(DialError::Handshake(error))),
-        })
-    }
-
-    /// The commit itself, and the stamp of message 3. `None`: the dial lost its slot.
-    pub(crate) fn stamp_of_commit(&self, dial: &Dial) -> Option<u64> {
-        // The stamp is drawn under the lock, so that stamps follow the order of decisions.
-        let stamp = self
-            .registry
-            .with(&dial.peer, |slot, _| slot.commit(dial.attempt).then(|| self.next_stamp()))?;
-        dial.set_phase(DialPhase::Committed);
-        Some(stamp)
-    }
-
-    fn dial_rejected(
-        &self,
-        dial: &Dial,
-        reason: RejectReason,
-        retry_after: Option<Duration>,
-    ) -> Loss {
-        self.counters.rejected_by_peer.count(reason);
-        self.events.publish(|| PoolEvent::Rejected {
-            peer: dial.peer,
-            reason,
-            by: RejectedBy::Peer,
-        });
-        match reason {
-            RejectReason::Simultaneous | RejectReason::Duplicate => Loss::Other(reason),
-            RejectReason::Full | RejectReason::Draining => Loss::Busy { reason, retry_after },
-            _ => Loss::Refused(reason),
-        }
-    }
-
-    /// The committed connection has ended without a session. Another one, parked or on its way, may
-    /// take the slot; otherwise the dial goes on for those who still wait. False: somebody has the
-    /// slot already, or nobody waits.
-    pub(crate) fn reopen(&self, dial: &Dial) -> bool {
-        let ours = self.registry.with(&dial.peer, |slot, _| slot.reopen(dial.attempt));
-        dial.set_phase(DialPhase::Connecting);
-        dial.settled.notify_waiters();
-        ours
-    }
-
-    /// A reopened dial does nothing while a connection that it has parked is about to be judged: that
-    /// one's session is for the dial's waiters.
-    async fn leave_to_parked(&self, dial: &Dial) -> Result<(), Stop> {
-        if dial.parked.load(Ordering::Relaxed) == 0 {
-            return Ok(());
-        }
-        self.before_abort(dial, tokio::time::sleep(REOPEN_PAUSE)).await
-    }
-
-    /// Ends a dial without a session: settles the slot, then tells waiters and parked connections.
-    pub(crate) fn dial_failed(
-        &self,
-        dial: &Arc<Dial>,
-        error: DialError,
-        outcome: Option<backoff::Outcome>,
-    ) {
-        // Drawn here: the source of randomness may be the application's.
-        let random = self.random();
-        let ended = self.registry.with(&dial.peer, |slot, _| match slot.dial_ended(dial.attempt) {
-            // The backoff stands before the slot is free, so that no caller slips in between.
-            Ended::Current(_) => Some(self.back_off(dial, error.clone(), outcome, random)),
-            Ended::Forgotten => None,
-        });
-        drop(dial.take_room());
-        match ended {
-            Some((error, _spent)) => {
-                self.count_failure(dial, &error);
-                dial.outcome.settle(Err(error));
-            }
-            None => self.count_forgotten(dial),
-        }
-        dial.settled.notify_waiters();
-    }
-
-    /// A dial that lost its slot is gone.
-    pub(crate) fn dial_displaced(&self, dial: &Arc<Dial>) {
-        self.registry.with(&dial.peer, |slot, _| slot.dial_ended(dial.attempt));
-        drop(dial.take_room());
-        self.count_forgotten(dial);
-        dial.settled.notify_waiters();
-    }
-
-    /// Counts and tells the end of a dial that had lost its slot: why, its waiters were told then.
-    fn count_forgotten(&self, dial: &Dial) {
-        let (cause, detail) = match dial.outcome.settled() {
-            Some(Err(error)) => return self.count_failure(dial, &error),
-            Some(Ok(())) => (DialFailure::Superseded, "another session took its place"),
-            None => (DialFailure::Cancelled, "nobody waits any more"),
-        };
-        self.counters.dial_failures.count(cause);
-        self.events.publish(|| PoolEvent::DialFailed {
-            peer: dial.peer,
-            attempt: dial.attempt,
-            cause,
-            detail: detail.to_owned(),
-            elapsed: dial.began.elapsed(),
-        });
-    }
-
-    /// Counts and tells how a dial failed.
-    pub(crate) fn count_failure(&self, dial: &Dial, error: &DialError) {
-        self.counters.dial_failures.count(error.into());
-        let elapsed = dial.began.elapsed();
-        self.events.publish(|| PoolEvent::dial_failed(dial.peer, dial.attempt, error, elapsed));
-    }
-}
-
-impl PoolState {
-    /// What the application's checks see of a peer that answered our dial.
-    fn candidate(&self, dial: &Dial, candidate: &Candidate) -> hooks::Candidate {
-        let answered = &candidate.answered;
-        hooks::Candidate {
-            peer: dial.peer,
-            address: candidate.address.clone(),
-            origin: Origin::Outbound,
-            handshake_hash: answered.handshake_hash,
-            our_instance: self.native.instance(),
-            peer_instance: answered.instance,
-            peer_max_message: answered.peer_max_message,
-            application_payload: bytes::Bytes::new(),
-        }
-    }
-}
-
 /// Why a committed connection did not become a session.
-enum Loss {
+enum ConnectionLost {
     /// The peer refused it because of another connection between us.
     Other(RejectReason),
     /// The peer has no room, or ends, and may have said for how long.
@@ -559,22 +187,428 @@ enum Loss {
     Broken(DialError),
 }
 
-impl From<Loss> for Stop {
-    fn from(loss: Loss) -> Self {
-        match loss {
-            Loss::Other(reason) | Loss::Refused(reason) => DialError::Rejected { reason }.into(),
-            Loss::Busy { reason, retry_after } => Self::Failed(
+impl From<ConnectionLost> for DialEnd {
+    fn from(lost: ConnectionLost) -> Self {
+        match lost {
+            ConnectionLost::Other(reason) | ConnectionLost::Refused(reason) => {
+                DialError::Rejected { reason }.into()
+            }
+            ConnectionLost::Busy { reason, retry_after } => Self::Failed(
                 DialError::Rejected { reason },
                 Some(backoff::Outcome::Busy { retry_after }),
             ),
-            Loss::Broken(error) => error.into(),
+            ConnectionLost::Broken(error) => error.into(),
         }
     }
 }
 
-impl Source {
-    /// By the connector, with the target's own data.
-    pub(crate) fn of(target: &Target) -> Self {
-        Self::Connector(target.data.clone())
+/// What a committed connection came to.
+enum Committed {
+    /// A session, whose driver is to be run.
+    Session(Driver),
+    Lost(ConnectionLost),
+}
+
+/// Settles a dial whose task is dropped or panics, so that no caller waits for ever.
+struct SettleGuard {
+    dialer: Arc<Dialer>,
+    dial: Arc<Dial>,
+    ended: bool,
+}
+
+impl Drop for SettleGuard {
+    fn drop(&mut self) {
+        if !self.ended {
+            let open = self.dialer.lifecycle.is_open();
+            let error = if open { DialError::Panicked } else { DialError::PoolClosed };
+            let task = DialTask { dialer: self.dialer.clone(), dial: self.dial.clone() };
+            task.failed(error, None);
+        }
     }
+}
+
+/// One dial's run.
+pub(crate) struct DialTask {
+    dialer: Arc<Dialer>,
+    dial: Arc<Dial>,
+}
+
+impl DialTask {
+    #[cfg(all(test, noise_pool_loom))]
+    pub(crate) fn new(dialer: Arc<Dialer>, dial: Arc<Dial>) -> Self {
+        Self { dialer, dial }
+    }
+
+    async fn run(&mut self, source: StreamSource, slot: DialSlot) -> Result<Driver, DialEnd> {
+        let settings = self.dialer.ctx.settings.clone();
+        let _turn = self.unless_aborted(self.take_turn(slot)).await??;
+        let mut until_commit = Instant::now() + settings.dial_timeout;
+        let (opener, data) = match source {
+            StreamSource::Connector(data) => (None, data),
+            StreamSource::Opener(opener, data) => (Some(opener), data),
+        };
+        let mut race = self.race(data.clone());
+        match opener {
+            Some(opener) => {
+                self.dial.connects();
+                race.open_with(opener);
+            }
+            None if self.dial.has_address() => {}
+            None => race.resolve(),
+        }
+        let mut reopenings = 0;
+        let mut failure = None;
+        loop {
+            let answer = self.unless_aborted(self.answer(&mut race, until_commit)).await?;
+            let answered = match answer {
+                Ok(answered) => answered,
+                // That a committed connection was lost tells more than what came after it.
+                Err(error) => return Err(failure.unwrap_or(error).into()),
+            };
+            let lost = match self.commit(answered).await? {
+                Committed::Session(driver) => return Ok(driver),
+                Committed::Lost(lost) => lost,
+            };
+            if !self.reopen() {
+                return Err(lost.into());
+            }
+            self.yield_to_parked().await?;
+            match lost {
+                ConnectionLost::Other(reason) if reopenings < REOPENINGS => {
+                    reopenings += 1;
+                    self.unless_aborted(sleep(REOPEN_PAUSE)).await?;
+                    until_commit = Instant::now() + settings.dial_timeout;
+                    failure = None;
+                    self.dial.renew_addresses();
+                    race = self.race(data.clone());
+                    if !self.dial.has_address() {
+                        // A stream that the caller brought is used up; without a way of its own
+                        // the dial can only say why.
+                        failure = Some(DialError::Rejected { reason });
+                        race.resolve();
+                    }
+                }
+                // Another connection that has answered may commit, with a new stamp.
+                ConnectionLost::Broken(error) => {
+                    until_commit = Instant::now() + settings.verdict_timeout;
+                    failure = Some(error);
+                }
+                lost => return Err(lost.into()),
+            }
+        }
+    }
+
+    fn race(&self, data: Option<TargetData>) -> Race {
+        Race::new(self.dialer.race_parts.clone(), self.dial.clone(), data)
+    }
+
+    /// Waits for `work`, unless the dial is aborted first. Only for what comes before the commit.
+    async fn unless_aborted<T>(&self, work: impl Future<Output = T>) -> Result<T, DialEnd> {
+        tokio::select! {
+            biased;
+            () = self.dial.stop.aborted() => Err(DialEnd::Displaced),
+            done = work => Ok(done),
+        }
+    }
+
+    /// A turn among the dials and room for the session, both before anything is sent.
+    async fn take_turn(&self, slot: DialSlot) -> Result<Permit, DialError> {
+        let turn = match slot {
+            DialSlot::Turn(turn) => turn,
+            DialSlot::Queue(_queued) => {
+                self.dialer.turns.acquire().await.ok_or(DialError::PoolClosed)?
+            }
+        };
+        self.dial.put_permit(self.dialer.capacity.for_dial().await?);
+        Ok(turn)
+    }
+
+    /// The next connection of the race that the peer answers and that passes our checks.
+    async fn answer(&self, race: &mut Race, until: Instant) -> Result<AnsweredDial, DialError> {
+        let answered =
+            timeout_at(until, race.answer()).await.unwrap_or(Err(DialError::TimedOut))?;
+        self.dial.checks();
+        // Our own checks: the responder is authenticated by message 2.
+        let candidate = self.candidate(&answered);
+        self.dialer.race_parts.checks.candidate(&candidate).await.map_err(DialError::Check)?;
+        Ok(answered)
+    }
+
+    /// What the application's checks see of a peer that answered our dial.
+    fn candidate(&self, dial: &AnsweredDial) -> Candidate {
+        let hello = dial.answered.hello();
+        Candidate {
+            peer: self.dial.peer,
+            address: dial.address.clone(),
+            origin: Origin::Outbound,
+            handshake_hash: hello.handshake_hash,
+            our_instance: self.dialer.race_parts.transport.instance(),
+            peer_instance: hello.instance,
+            peer_max_message: hello.max_message,
+            application_payload: Bytes::new(),
+        }
+    }
+
+    // ---- the commit and what follows from it ---------------------------------------------------
+
+    /// Commits a connection and waits for the peer's verdict on it. Never cut short, except by the
+    /// pool's close.
+    async fn commit(&self, dial: AnsweredDial) -> Result<Committed, DialEnd> {
+        let Some(stamp) = self.stamp_of_commit() else { return Err(DialEnd::Displaced) };
+        let AnsweredDial { answered, address, mut timer } = dial;
+        let verdict = pin!(async { answered.commit(stamp).await?.verdict().await });
+        let verdict = timer.timeout(self.dialer.ctx.settings.verdict_timeout, verdict).await;
+        Ok(match verdict {
+            Ok(Ok(Verdict::Accepted(mut accepted))) => {
+                accepted.established.timer = timer;
+                Committed::Session(self.accepted(accepted, address))
+            }
+            Ok(Ok(Verdict::Rejected { reason, retry_after, closing })) => {
+                self.dialer.lifecycle.spawn(closing);
+                Committed::Lost(self.rejected(reason, retry_after))
+            }
+            Ok(Err(HandshakeError::TimedOut)) | Err(_) => {
+                Committed::Lost(ConnectionLost::Broken(DialError::VerdictTimedOut))
+            }
+            Ok(Err(error)) => Committed::Lost(ConnectionLost::Broken(DialError::Handshake(error))),
+        })
+    }
+
+    /// The commit itself, and the stamp of message 3. `None`: the dial lost its slot.
+    pub(crate) fn stamp_of_commit(&self) -> Option<u64> {
+        let (sessions, dial) = (&self.dialer.sessions, &self.dial);
+        // The stamp is drawn under the lock, so that stamps follow the order of decisions.
+        let stamp = sessions
+            .slots
+            .with(&dial.peer, |slot, _| slot.commit(dial.attempt).then(|| sessions.next_stamp()))?;
+        dial.commits();
+        Some(stamp)
+    }
+
+    /// The peer has accepted: pools the session, or drains it. Its driver is to be run.
+    #[must_use = "a session whose driver is dropped ends"]
+    pub(crate) fn accepted(&self, accepted: Accepted, address: Option<Address>) -> Driver {
+        let Self { dialer, dial } = self;
+        let (sessions, attempt) = (&dialer.sessions, dial.attempt);
+        let Accepted { established, claim, observed, application_payload } = accepted;
+        let spec = sessions.spec(NewSession {
+            peer: dial.peer,
+            origin: Origin::Outbound,
+            address,
+            observed,
+            handshake_hash: established.handshake_hash,
+            peer_max_message: established.peer_max_message,
+            payload: application_payload,
+            handshake_time: dial.began.elapsed(),
+        });
+        let decide = |spare: &mut Option<_>| {
+            sessions.slots.with(&dial.peer, |slot, open| {
+                let case = match (slot.accepted(attempt, &claim), open) {
+                    (Acceptance::Adopt(case), Open::Yes) => case,
+                    (Acceptance::Adopt(_), Open::No) => {
+                        // The pool's end has not come to this slot yet, and will not find the dial.
+                        let unreported = matches!(slot.dial_ended(attempt), Ended::Current(_));
+                        return Reserved::Decided(Step::Drain(DrainCase::Cancelled, unreported));
+                    }
+                    (Acceptance::Drain(case), _) => {
+                        slot.dial_ended(attempt);
+                        return Reserved::Decided(Step::Drain(case, false));
+                    }
+                };
+                let Some(permit) = permit_of(slot).or_else(|| spare.take()) else {
+                    return Reserved::NeedsPermit;
+                };
+                let leases = sessions.build(spec.clone());
+                let pooled =
+                    PooledSession { leases: UncountedRef::of(&leases), permit: Some(permit) };
+                let id = leases.session().id();
+                let displaced = slot.install_outbound(attempt, id, claim, pooled);
+                Reserved::Decided(Step::Adopt(case, leases, displaced))
+            })
+        };
+        let step = with_permit(decide, || dialer.capacity.try_for_dial().ok_or(()));
+        let step = step.unwrap_or_else(|()| {
+            sessions.slots.with(&dial.peer, |slot, _| slot.dial_ended(attempt));
+            dialer.ctx.limit_hit(Limit::Sessions);
+            Step::NoRoom
+        });
+        let leases = match &step {
+            Step::Adopt(_, leases, _) => leases.clone(),
+            // The peer may have sent on it: it lives, and is drained.
+            Step::Drain(..) | Step::NoRoom => sessions.build(spec),
+        };
+        let session = leases.session().clone();
+        dialer.ctx.counters.dials_succeeded.one();
+        dialer.ctx.events.publish(|| PoolEvent::DialSucceeded {
+            peer: dial.peer,
+            attempt,
+            session: session.id(),
+            elapsed: dial.began.elapsed(),
+        });
+        let driver = sessions.start(&session, established);
+        match step {
+            Step::Adopt(case, leases, displaced) => {
+                self.count_accept(case);
+                sessions.installed(&leases, displaced);
+            }
+            Step::Drain(case, unreported) => {
+                self.count_drain(case);
+                let why = match case {
+                    DrainCase::Stale => CloseReason::Superseded,
+                    DrainCase::Cancelled if dialer.lifecycle.is_open() => CloseReason::Disconnected,
+                    DrainCase::Cancelled => CloseReason::Drained,
+                };
+                self.drain_late(leases, why);
+                if unreported {
+                    drop(dial.take_permit());
+                    dial.outcome.settle(Err(DialError::PoolClosed));
+                }
+            }
+            Step::NoRoom => self.drain_late(leases, CloseReason::Evicted),
+        }
+        dial.uncommitted.notify_waiters();
+        sessions.ended.notify_waiters();
+        driver
+    }
+
+    /// A session that came too late to be handed out: the peer may have sent on it, so it is drained,
+    /// not cut.
+    fn drain_late(&self, leases: LeaseHandle, why: CloseReason) {
+        self.dial.note_drained(leases.session().clone());
+        self.dialer.sessions.retire(leases.session().clone(), leases, why);
+    }
+
+    fn rejected(&self, reason: RejectReason, retry_after: Option<Duration>) -> ConnectionLost {
+        self.dialer.ctx.counters.rejected_by_peer.count(reason);
+        let peer = self.dial.peer;
+        self.dialer.ctx.events.publish(|| PoolEvent::Rejected {
+            peer,
+            reason,
+            by: RejectedBy::Peer,
+        });
+        match reason {
+            RejectReason::Simultaneous | RejectReason::Duplicate => ConnectionLost::Other(reason),
+            RejectReason::Full | RejectReason::Draining => {
+                ConnectionLost::Busy { reason, retry_after }
+            }
+            _ => ConnectionLost::Refused(reason),
+        }
+    }
+
+    /// The committed connection has ended without a session. Another one, parked or on its way, may
+    /// take the slot; otherwise the dial goes on for those who still wait. False: the slot is taken
+    /// already, or there are no waiters.
+    pub(crate) fn reopen(&self) -> bool {
+        let dial = &self.dial;
+        let ours = self.dialer.sessions.slots.with(&dial.peer, |slot, _| slot.reopen(dial.attempt));
+        dial.reopens();
+        dial.uncommitted.notify_waiters();
+        ours
+    }
+
+    /// A reopened dial does nothing while a connection that it has parked is about to be judged: that
+    /// one's session is for the dial's waiters.
+    async fn yield_to_parked(&self) -> Result<(), DialEnd> {
+        if self.dial.has_parked() {
+            self.unless_aborted(sleep(REOPEN_PAUSE)).await?;
+        }
+        Ok(())
+    }
+
+    // ---- the end without a session -------------------------------------------------------------
+
+    /// Ends the dial: settles the slot, then waiters and parked connections.
+    pub(crate) fn failed(&self, error: DialError, outcome: Option<backoff::Outcome>) {
+        let Self { dialer, dial } = self;
+        let sessions = &dialer.sessions;
+        // Drawn here: the source of randomness may be the application's.
+        let random = dialer.ctx.random();
+        let ended =
+            sessions.slots.with(&dial.peer, |slot, _| match slot.dial_ended(dial.attempt) {
+                // The backoff stands before the slot is free, so that no caller slips in between.
+                Ended::Current(_) => Some(match outcome {
+                    Some(outcome) => {
+                        let error = error.clone();
+                        sessions.failures.note(dial.peer, &dial.addresses(), error, outcome, random)
+                    }
+                    None => (error.clone(), Vec::new()),
+                }),
+                Ended::Forgotten => None,
+            });
+        drop(dial.take_permit());
+        match ended {
+            Some((error, _evicted)) => {
+                self.report_failure(&error);
+                dial.outcome.settle(Err(error));
+            }
+            None => self.report_forgotten(),
+        }
+        dial.uncommitted.notify_waiters();
+    }
+
+    /// Ends a dial that lost its slot.
+    pub(crate) fn displaced(&self) {
+        let dial = &self.dial;
+        self.dialer.sessions.slots.with(&dial.peer, |slot, _| slot.dial_ended(dial.attempt));
+        drop(dial.take_permit());
+        self.report_forgotten();
+        dial.uncommitted.notify_waiters();
+    }
+
+    // ---- counters and events -------------------------------------------------------------------
+
+    /// Reports how the dial failed.
+    fn report_failure(&self, error: &DialError) {
+        let dial = &self.dial;
+        self.dialer.ctx.counters.dial_failures.count(error.into());
+        let elapsed = dial.began.elapsed();
+        let event = || PoolEvent::dial_failed(dial.peer, dial.attempt, error, elapsed);
+        self.dialer.ctx.events.publish(event);
+    }
+
+    /// Reports the end of a dial that had lost its slot; its waiters were settled then.
+    fn report_forgotten(&self) {
+        let dial = &self.dial;
+        let (cause, detail) = match dial.outcome.settled() {
+            Some(Err(error)) => return self.report_failure(&error),
+            Some(Ok(())) => (DialFailure::Superseded, "another session took its place"),
+            None => (DialFailure::Cancelled, "no caller waits any more"),
+        };
+        self.dialer.ctx.counters.dial_failures.count(cause);
+        self.dialer.ctx.events.publish(|| PoolEvent::DialFailed {
+            peer: dial.peer,
+            attempt: dial.attempt,
+            cause,
+            detail: detail.to_owned(),
+            elapsed: dial.began.elapsed(),
+        });
+    }
+
+    fn count_accept(&self, case: AcceptCase) {
+        let cases = &self.dialer.ctx.counters.late_accept_rows;
+        match case {
+            AcceptCase::Current => {}
+            AcceptCase::LateVacant => cases.absent.one(),
+            AcceptCase::LateAbortsDial => cases.uncommitted.one(),
+            AcceptCase::LateSupersedesDial => cases.committed.one(),
+            AcceptCase::LateRetiresSession => cases.superseding.one(),
+        }
+    }
+
+    fn count_drain(&self, case: DrainCase) {
+        let cases = &self.dialer.ctx.counters.late_accept_rows;
+        match case {
+            DrainCase::Cancelled => cases.marked.one(),
+            DrainCase::Stale => cases.duplicate.one(),
+        }
+    }
+}
+
+/// What was decided of an accepted dial.
+enum Step {
+    Adopt(AcceptCase, LeaseHandle, Displaced<Arc<Dial>, PooledSession>),
+    /// With whether the dial's waiters have not been settled by anything else.
+    Drain(DrainCase, bool),
+    /// It was superseded, its slot is vacant, and there is no room.
+    NoRoom,
 }

@@ -1,11 +1,11 @@
-//! Who may begin a handshake: the strangers' share of our time and memory.
+//! The pending handshakes: the strangers' share of our time and memory.
 //!
-//! Owns the pending handshakes. There are at most `max_pending_handshakes`; when they are all taken,
-//! somebody is shed for the newcomer, who must never be the one to suffer while there is anybody else.
-//! The silent, who have sent no valid message 1, and those who have and then send no message 3, are
-//! kept apart: of whichever are more, the one that came first is shed. So neither kind can hold the
-//! door, since it pays itself for its number, and an honest peer of either kind has at least the time
-//! in which its like fill half of the places. Once message 3 is there nobody is shed.
+//! Owns their number. There are at most `max_pending_handshakes`; when all places are taken, one is shed
+//! for the newcomer, who must never be the one to suffer while there is any other. Those that have sent
+//! no valid message 1, and those that have and then send no message 3, are kept apart: of the more
+//! numerous, the one that came first is shed. So neither kind can hold the door, since it pays itself
+//! for its number, and an honest peer of either kind has at least the time in which its like fill half
+//! of the places. An authenticated peer is never shed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,42 +13,45 @@ use std::sync::Arc;
 use crate::base::sync::{Mutex, lock};
 use crate::pool::stop_signal::StopSignal;
 
-/// The pending handshakes.
-pub(crate) struct Admission {
+/// See the module.
+pub(crate) struct PendingHandshakes {
     max: usize,
     pending: Mutex<Pending>,
 }
 
+/// By number, which is the order of arrival.
+type Signals = BTreeMap<u64, Arc<StopSignal>>;
+
 #[derive(Default)]
 struct Pending {
     next: u64,
-    /// Without a valid message 1, in the order of arrival.
-    silent: BTreeMap<u64, Arc<StopSignal>>,
-    /// With a valid message 1 and no message 3, in the order of arrival.
-    half: BTreeMap<u64, Arc<StopSignal>>,
-    /// With message 3: the peer is authenticated, and is judged or told no.
-    whole: BTreeMap<u64, Arc<StopSignal>>,
-    /// Nobody is to be heard out any more.
+    /// Without a valid message 1.
+    await_message1: Signals,
+    /// With a valid message 1, without message 3.
+    await_message3: Signals,
+    /// With message 3: the peer is being judged or told no.
+    authenticated: Signals,
+    /// The pool accepts no more: only the authenticated go on.
     closed: bool,
     high_water: usize,
 }
 
 /// The place of one pending handshake; given back on drop.
 pub(crate) struct HandshakePermit {
-    admission: Arc<Admission>,
+    handshakes: Arc<PendingHandshakes>,
     number: u64,
-    halt: Arc<StopSignal>,
+    stop: Arc<StopSignal>,
 }
 
 /// What became of a newcomer.
 pub(crate) struct Entry {
     /// Its place, if there is one.
-    pub(crate) ticket: Option<HandshakePermit>,
-    /// Whether somebody was shed: another, or the newcomer itself.
+    pub(crate) permit: Option<HandshakePermit>,
+    /// Whether one was shed: another, or the newcomer itself.
     pub(crate) shed: bool,
 }
 
-impl Admission {
+impl PendingHandshakes {
     pub(crate) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self { max, pending: Mutex::default() })
     }
@@ -59,42 +62,42 @@ impl Admission {
         let full = pending.held() >= self.max;
         let loser = if full { pending.shed_one() } else { None };
         if full && loser.is_none() {
-            return Entry { ticket: None, shed: true };
+            return Entry { permit: None, shed: true };
         }
         let number = pending.next;
         pending.next += 1;
-        let halt = Arc::new(StopSignal::default());
+        let stop = Arc::new(StopSignal::default());
         if pending.closed {
-            halt.abort();
+            stop.abort();
         }
-        pending.silent.insert(number, halt.clone());
+        pending.await_message1.insert(number, stop.clone());
         pending.high_water = pending.high_water.max(pending.held());
         drop(pending);
-        // Not under the lock: it wakes the one's task.
+        // Not under the lock: it wakes a task.
         if let Some(loser) = loser {
             loser.abort();
         }
-        let ticket = HandshakePermit { admission: self.clone(), number, halt };
-        Entry { ticket: Some(ticket), shed: full }
+        let permit = HandshakePermit { handshakes: self.clone(), number, stop };
+        Entry { permit: Some(permit), shed: full }
     }
 
-    /// From now on whoever has not sent message 3 is aborted.
+    /// From now on those are aborted that have not sent message 3.
     pub(crate) fn close(&self) {
         let mut pending = lock(&self.pending);
         pending.closed = true;
-        let strangers: Vec<_> =
-            pending.silent.values().chain(pending.half.values()).cloned().collect();
+        let strangers = pending.await_message1.values().chain(pending.await_message3.values());
+        let strangers: Vec<_> = strangers.cloned().collect();
         drop(pending);
-        strangers.iter().for_each(|halt| halt.abort());
+        strangers.iter().for_each(|stop| stop.abort());
     }
 
-    /// Cuts all that are pending now. After [`close`](Self::close) none of them ends otherwise.
-    pub(crate) fn cut(&self) {
+    /// Kills all that are pending now. After [`close`](Self::close) none of them ends otherwise.
+    pub(crate) fn kill(&self) {
         let pending = lock(&self.pending);
-        let kinds = [&pending.silent, &pending.half, &pending.whole];
+        let kinds = [&pending.await_message1, &pending.await_message3, &pending.authenticated];
         let all: Vec<_> = kinds.into_iter().flat_map(BTreeMap::values).cloned().collect();
         drop(pending);
-        all.iter().for_each(|halt| halt.cut());
+        all.iter().for_each(|stop| stop.kill());
     }
 
     /// How many are pending, and how many ever were at once.
@@ -106,134 +109,64 @@ impl Admission {
 
 impl Pending {
     fn held(&self) -> usize {
-        self.silent.len() + self.half.len() + self.whole.len()
+        self.await_message1.len() + self.await_message3.len() + self.authenticated.len()
     }
 
-    /// Takes out who came first of the more numerous kind.
+    /// Takes out the first of the more numerous kind of strangers.
     fn shed_one(&mut self) -> Option<Arc<StopSignal>> {
-        let more =
-            if self.half.len() > self.silent.len() { &mut self.half } else { &mut self.silent };
-        more.pop_first().map(|(_, halt)| halt)
+        let more = if self.await_message3.len() > self.await_message1.len() {
+            &mut self.await_message3
+        } else {
+            &mut self.await_message1
+        };
+        more.pop_first().map(|(_, stop)| stop)
     }
 
-    /// Takes out one that is not whole; none: it was shed.
-    fn take(&mut self, number: u64) -> Option<Arc<StopSignal>> {
-        self.half.remove(&number).or_else(|| self.silent.remove(&number))
+    /// Takes out a stranger; none: it was shed.
+    fn take_stranger(&mut self, number: u64) -> Option<Arc<StopSignal>> {
+        self.await_message3.remove(&number).or_else(|| self.await_message1.remove(&number))
     }
 }
 
 impl HandshakePermit {
-    /// Silent → half: message 1 was valid.
+    /// Message 1 was valid. `AwaitMessage1` → `AwaitMessage3`.
     pub(crate) fn verified(&self) {
-        let mut pending = lock(&self.admission.pending);
-        if let Some(halt) = pending.silent.remove(&self.number) {
-            pending.half.insert(self.number, halt);
+        let mut pending = lock(&self.handshakes.pending);
+        if let Some(stop) = pending.await_message1.remove(&self.number) {
+            pending.await_message3.insert(self.number, stop);
         }
     }
 
-    /// Half → whole: message 3 was valid. None if it was shed before.
+    /// Message 3 was valid. `AwaitMessage3` → `Authenticated`; none if it was shed before.
     pub(crate) fn authenticated(self) -> Option<Self> {
-        let mut pending = lock(&self.admission.pending);
-        let halt = pending.take(self.number)?;
-        pending.whole.insert(self.number, halt);
+        let mut pending = lock(&self.handshakes.pending);
+        let stop = pending.take_stranger(self.number)?;
+        pending.authenticated.insert(self.number, stop);
         drop(pending);
         Some(self)
     }
 
     /// The handshake failed. Whether that was its end: if not, it had been shed, and was counted then.
     pub(crate) fn failed(&self) -> bool {
-        lock(&self.admission.pending).take(self.number).is_some()
+        lock(&self.handshakes.pending).take_stranger(self.number).is_some()
     }
 
-    /// Aborted, when it is shed or when strangers are not heard out any more; cut, when the pool
-    /// closes.
-    pub(crate) fn halt(&self) -> &Arc<StopSignal> {
-        &self.halt
+    /// Aborted, when it is shed or when the pool accepts no more; killed, when the pool closes.
+    pub(crate) fn stop(&self) -> &Arc<StopSignal> {
+        &self.stop
     }
 }
 
 impl Drop for HandshakePermit {
     fn drop(&mut self) {
-        let mut pending = lock(&self.admission.pending);
+        let mut pending = lock(&self.handshakes.pending);
         // Nothing, if it was shed or has failed.
-        if pending.whole.remove(&self.number).is_none() {
-            pending.take(self.number);
+        if pending.authenticated.remove(&self.number).is_none() {
+            pending.take_stranger(self.number);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn enter(admission: &Arc<Admission>) -> HandshakePermit {
-        admission.enter().ticket.unwrap()
-    }
-
-    #[test]
-    fn the_first_of_the_more_numerous_kind_is_shed_and_the_limit_holds() {
-        let admission = Admission::new(4);
-        let tickets: Vec<_> = (0..4).map(|_| enter(&admission)).collect();
-        tickets[0].verified();
-        // One half, three silent.
-        let fifth = admission.enter();
-        assert!(fifth.shed);
-        let shed = |ticket: &HandshakePermit| ticket.halt.is_aborted();
-        assert_eq!(tickets.iter().map(shed).collect::<Vec<_>>(), [false, true, false, false]);
-        // Three half, one silent.
-        tickets[2].verified();
-        tickets[3].verified();
-        assert!(admission.enter().shed);
-        assert_eq!(tickets.iter().map(shed).collect::<Vec<_>>(), [true, true, false, false]);
-        assert_eq!(admission.held(), (3, 4), "the sixth has gone, the shed are not counted twice");
-        drop(tickets);
-        assert_eq!(admission.held(), (1, 4));
-        drop(fifth);
-        assert_eq!(admission.held(), (0, 4));
-    }
-
-    #[test]
-    fn nobody_is_shed_after_message_3() {
-        let admission = Admission::new(2);
-        let whole: Vec<_> = (0..2)
-            .map(|_| {
-                let ticket = enter(&admission);
-                ticket.verified();
-                ticket.authenticated().unwrap()
-            })
-            .collect();
-        let newcomer = admission.enter();
-        assert!(newcomer.ticket.is_none() && newcomer.shed);
-        assert_eq!(admission.held(), (2, 2));
-        drop(whole);
-        assert_eq!(admission.held(), (0, 2));
-    }
-
-    #[test]
-    fn who_comes_when_it_is_closed_is_told_so_and_who_is_whole_goes_on_until_cut() {
-        let admission = Admission::new(4);
-        let (silent, half, whole) = (enter(&admission), enter(&admission), enter(&admission));
-        half.verified();
-        let whole = whole.authenticated().unwrap();
-        admission.close();
-        let late = enter(&admission);
-        let aborted = |ticket: &HandshakePermit| ticket.halt.is_aborted();
-        assert_eq!([&silent, &half, &whole, &late].map(aborted), [true, true, false, true]);
-        admission.cut();
-        assert!(aborted(&whole));
-    }
-
-    /// While it fails or completes on one thread it may be shed on another: it is one or the other.
-    #[test]
-    fn one_that_was_shed_neither_fails_nor_completes() {
-        let admission = Admission::new(1);
-        let first = enter(&admission);
-        first.verified();
-        let second = enter(&admission);
-        assert!(first.authenticated().is_none());
-        let third = enter(&admission);
-        assert!(!second.failed());
-        assert!(third.failed());
-        assert_eq!(admission.held(), (0, 1));
-    }
-}
+#[path = "../../verify/pool/pending.rs"]
+mod tests;

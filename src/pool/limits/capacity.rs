@@ -1,9 +1,9 @@
-//! SlotPermit: the right to occupy a slot, reserved before anything is sent.
+//! How room for a session is found.
 //!
-//! Owns how room is found: a free permit, else the longest idle session is evicted, else the caller
-//! waits in line or is refused, as configured. A dial may evict any session without leases that is
-//! not kept; an inbound newcomer only an inbound one, because strangers make keys at will and must
-//! not push our own choices out.
+//! Owns the ways to a [`SlotPermit`]: a free one, else the longest idle session is evicted, else the
+//! caller waits in line or is refused, as configured. A dial may evict any session that has no leases
+//! and whose peer is not kept; an inbound newcomer only an inbound one, because strangers make keys at
+//! will and must not push our own choices out.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,106 +15,129 @@ use tokio::time::sleep;
 
 use crate::base::config::WhenFull;
 use crate::base::error::{DialError, Limit};
-use crate::base::event::PoolEvent;
-use crate::base::id::Origin;
-use crate::base::metrics::Waited;
-use crate::pool::limits::counted::Permit;
-use crate::pool::limits::idle::Evict;
-use crate::pool::state::PoolState;
+use crate::base::metrics::{LimitUse, Waited};
+use crate::pool::context::Context;
+use crate::pool::sessions::SessionTable;
 
-/// A return of a lease looks whether somebody waits before it counts, so that the hit path pays one
-/// load for it. One that was under way when the wait began may therefore tell nobody: who waits looks
+use super::idle_index::Evict;
+use super::slot_permit::{SlotLimits, SlotPermit};
+
+/// A return of a lease looks for waiting callers before it counts, so that the hit path pays one load
+/// for it. One that was under way when the wait began may therefore wake nobody: a waiting caller looks
 /// again by itself, this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// The right to occupy a slot; given back on drop.
-///
-/// It is passed on from a dial to the session that takes its slot, and from a session to the one
-/// that replaces it.
-pub(crate) struct SlotPermit {
-    _slot: Permit,
-    /// PooledSession by inbound newcomers only; what meets a slot of ours uses that slot's room.
-    inbound: Option<Permit>,
+/// See the module.
+pub(crate) struct Capacity {
+    ctx: Arc<Context>,
+    sessions: Arc<SessionTable>,
+    limits: SlotLimits,
 }
 
-impl SlotPermit {
-    /// Whose choice the session in this room was: what a stranger may displace is what strangers
-    /// brought, not an inbound session that met a dial of ours.
-    pub(crate) fn origin(&self) -> Origin {
-        if self.inbound.is_some() { Origin::Inbound } else { Origin::Outbound }
+impl Capacity {
+    pub(crate) fn new(ctx: Arc<Context>, sessions: Arc<SessionTable>) -> Arc<Self> {
+        let limits = SlotLimits::new(&ctx.settings);
+        Arc::new(Self { ctx, sessions, limits })
     }
-}
 
-impl PoolState {
-    /// SlotPermit for a dial: waits in line, or fails, when the pool is full of sessions in use.
-    pub(crate) async fn room_for_dial(self: &Arc<Self>) -> Result<SlotPermit, DialError> {
-        if let Some(room) = self.try_room_for_dial() {
-            return Ok(room);
+    /// A permit for a dial: waits in line, or fails, when the pool is full of sessions in use.
+    ///
+    /// # Errors
+    /// [`DialError::Limit`] as configured; [`DialError::PoolClosed`].
+    ///
+    /// # Cancel safety
+    /// A caller that is dropped loses its place.
+    pub(crate) async fn for_dial(&self) -> Result<SlotPermit, DialError> {
+        if let Some(permit) = self.try_for_dial() {
+            return Ok(permit);
         }
-        if self.settings.when_full == WhenFull::Fail {
-            self.events.publish(|| PoolEvent::LimitHit { limit: Limit::Sessions });
+        if self.ctx.settings.when_full == WhenFull::Fail {
+            self.ctx.limit_hit(Limit::Sessions);
             return Err(DialError::Limit(Limit::Sessions));
         }
-        let _waited = Waited::new(&self.counters);
+        let _waited = Waited::new(&self.ctx.counters);
         // Freed permits come in line; a session that falls idle frees none, but may be evicted.
-        let wanted = self.session_shared.want_idle();
+        let shared = &self.sessions.shared;
+        let wanted = shared.want_idle();
         // Unconstrained, so that it says "not yet" for no other reason than that there is none.
-        let mut freed = pin!(unconstrained(self.sessions.acquire()));
-        let slot = loop {
-            let fell_idle = self.session_shared.fell_idle();
+        let mut freed = pin!(unconstrained(self.limits.outbound()));
+        let permit = loop {
+            let fell_idle = shared.fell_idle();
             // First our place in the line: what was evicted before may have been enough.
-            if let Some(slot) = freed.as_mut().now_or_never() {
-                break slot;
+            if let Some(permit) = freed.as_mut().now_or_never() {
+                break permit;
             }
-            if self.evict(Evict::Any) {
-                // The freed permit goes to whoever has waited longest.
+            if self.sessions.evict(Evict::Any) {
+                // The freed permit goes to the caller that has waited longest.
                 continue;
             }
             tokio::select! {
                 biased;
-                slot = &mut freed => break slot,
+                permit = &mut freed => break permit,
                 () = fell_idle => {}
                 () = sleep(LOOK_AGAIN) => {}
             }
         };
-        // We may have been told of a session that we do not need any more.
+        // We may have been woken for a session that we do not need any more.
         drop(wanted);
-        self.session_shared.note_idle();
-        slot.map(|slot| SlotPermit { _slot: slot, inbound: None }).ok_or(DialError::PoolClosed)
+        shared.note_idle();
+        permit.ok_or(DialError::PoolClosed)
     }
 
-    /// SlotPermit for a dial that is there now or can be made.
-    pub(crate) fn try_room_for_dial(self: &Arc<Self>) -> Option<SlotPermit> {
+    /// A permit for a dial that is free now or can be made free.
+    pub(crate) fn try_for_dial(&self) -> Option<SlotPermit> {
         loop {
-            if let Some(slot) = self.sessions.try_acquire() {
-                return Some(SlotPermit { _slot: slot, inbound: None });
+            if let Some(permit) = self.limits.try_outbound() {
+                return Some(permit);
             }
-            if !self.evict(Evict::Any) {
+            if !self.sessions.evict(Evict::Any) {
                 return None;
             }
         }
     }
 
-    /// SlotPermit for an inbound connection to a peer of which we know nothing.
+    /// A permit for an inbound connection to a peer of which we know nothing.
     ///
     /// # Errors
     /// The limit that was met.
-    pub(crate) fn room_for_newcomer(self: &Arc<Self>) -> Result<SlotPermit, Limit> {
-        let inbound = loop {
-            if let Some(permit) = self.inbound.try_acquire() {
-                break permit;
-            }
-            if !self.evict(Evict::Inbound) {
-                return Err(Limit::Inbound);
-            }
-        };
-        loop {
-            if let Some(slot) = self.sessions.try_acquire() {
-                return Ok(SlotPermit { _slot: slot, inbound: Some(inbound) });
-            }
-            if !self.evict(Evict::Inbound) {
-                return Err(Limit::Sessions);
-            }
+    pub(crate) fn for_newcomer(&self) -> Result<SlotPermit, Limit> {
+        self.limits.inbound(|| self.sessions.evict(Evict::Inbound))
+    }
+
+    /// Gives no more permits to callers that wait.
+    pub(crate) fn close(&self) {
+        self.limits.close();
+    }
+
+    /// What is held of `max_sessions` and of `max_inbound`.
+    pub(crate) fn held(&self) -> (LimitUse, LimitUse) {
+        self.limits.held()
+    }
+}
+
+/// What a look at a slot came to.
+pub(crate) enum Reserved<T> {
+    Decided(T),
+    /// To be asked again with a permit in hand.
+    NeedsPermit,
+}
+
+/// Asks `decide` for its decision, again with a permit if it needs one.
+///
+/// The slot's lock cannot be held while room is made. So the decision is made anew after that; a permit
+/// that it does not need then is given back.
+///
+/// # Errors
+/// Why there is no permit; nothing is decided.
+pub(crate) fn with_permit<T, E>(
+    mut decide: impl FnMut(&mut Option<SlotPermit>) -> Reserved<T>,
+    mut find: impl FnMut() -> Result<SlotPermit, E>,
+) -> Result<T, E> {
+    let mut spare = None;
+    loop {
+        match decide(&mut spare) {
+            Reserved::Decided(decision) => return Ok(decision),
+            Reserved::NeedsPermit => spare = Some(find()?),
         }
     }
 }

@@ -1,5 +1,15 @@
-//! What the pool bounds: counts by permits, room for sessions, idleness.
+//! What the pool bounds: counts by permits, slots, idleness, the sessions that drain.
 
-pub(crate) mod capacity;
-pub(crate) mod counted;
-pub(crate) mod idle;
+mod capacity;
+mod counted;
+mod draining;
+mod idle;
+mod idle_index;
+mod slot_permit;
+
+pub(crate) use capacity::{Capacity, Reserved, with_permit};
+pub(crate) use counted::{CountedLimit, Permit};
+pub(crate) use draining::Draining;
+pub(crate) use idle::IdleSessions;
+pub(crate) use idle_index::Evict;
+pub(crate) use slot_permit::SlotPermit;

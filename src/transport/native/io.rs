@@ -9,12 +9,10 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::BoxedStream;
 use crate::base::error::HandshakeError;
-use crate::proto::native::frame;
+use crate::base::io::BoxedStream;
+use crate::proto::native::frame::{self, PREFIX};
 
-/// Bytes of the length before each message.
-pub(super) const PREFIX: usize = 2;
 /// How long a connection that ends may take for its farewell.
 const PARTING: Duration = Duration::from_secs(1);
 /// Memory that a message begins with or grows by, in bytes, and the room for a farewell's last input.
@@ -123,9 +121,9 @@ pub(super) async fn write_after_prefix(
 /// Writes the farewell, half-closes, and reads until the peer has closed too, for a second at most.
 ///
 /// Whatever fails here, the connection was over before.
-pub(super) async fn linger_close(mut stream: BoxedStream, last_bytes: &[u8]) {
+pub(super) async fn linger_close(mut stream: BoxedStream, last_bytes: Vec<u8>) {
     let parting = async {
-        stream.write_all(last_bytes).await?;
+        stream.write_all(&last_bytes).await?;
         stream.shutdown().await?;
         let mut discarded = Vec::with_capacity(STEP);
         while stream.read_buf(&mut discarded).await? != 0 {

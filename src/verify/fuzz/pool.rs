@@ -353,11 +353,14 @@ impl World {
     /// What holds at every step.
     fn look(&self) {
         for Node { pool, .. } in &self.nodes {
-            let inner = pool.inner();
-            let seen = inner.snapshot();
+            let seen = pool.snapshot();
             let limits = seen.limits;
             // A pool that drains puts all its sessions there, and cuts none for want of room.
-            let draining = if inner.is_open() { limits.draining } else { LimitUse::default() };
+            let draining = if pool.state().lifecycle.is_open() {
+                limits.draining
+            } else {
+                LimitUse::default()
+            };
             // Sessions that end hold what has come of them, up to a second bound.
             let ending = limits.inbox_bytes.limit + limits.buffered_bytes.limit;
             for LimitUse { held, high_water, limit } in [
@@ -383,8 +386,8 @@ impl World {
                 }
             }
             assert!(ready <= limits.sessions.held, "a session without room");
-            let entries = inner.registry.len();
-            let others = inner.registry.collect(|_, slot| {
+            let entries = pool.state().sessions.slots.len();
+            let others = pool.state().sessions.slots.collect(|_, slot| {
                 let awaits = matches!(slot.view(), View::Vacant);
                 assert!(!awaits || slot.superseded().len() > 0, "an entry that holds nothing");
                 (awaits || matches!(slot.view(), View::Dialing { .. })).then_some(awaits)
@@ -427,11 +430,10 @@ impl World {
         self.while_reading(sleep(REST)).await;
         self.look();
         for Node { pool, .. } in &self.nodes {
-            let inner = pool.inner();
             let seen = pool.snapshot();
             let sessions = seen.sessions.len();
             let idle = |used: LimitUse| used.held == 0;
-            assert_eq!(inner.registry.len(), sessions, "an entry without a session");
+            assert_eq!(pool.state().sessions.slots.len(), sessions, "an entry without a session");
             assert_eq!(usize::try_from(seen.limits.sessions.held), Ok(sessions), "room is lost");
             assert!(seen.dials.is_empty() && idle(seen.limits.dials), "a dial is left");
             assert!(idle(seen.limits.queued_dials), "a queued dial is left");
@@ -496,7 +498,7 @@ impl World {
             assert_eq!(opened, closed, "a session that opened has closed");
             let pool = &self.nodes[node].pool;
             let limits = pool.snapshot().limits;
-            assert_eq!(pool.inner().registry.len(), 0);
+            assert_eq!(pool.state().sessions.slots.len(), 0);
             for used in [
                 limits.sessions,
                 limits.inbound,

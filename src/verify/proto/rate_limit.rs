@@ -10,7 +10,7 @@ fn ip(text: &str) -> IpAddr {
 
 #[test]
 fn a_burst_passes_and_then_the_rate() {
-    let mut throttle = Throttle::new(3, 2, 10, Loopback::Exempt);
+    let mut throttle = RateLimiter::new(3, 2, 10, Loopback::Exempt);
     let (a, start) = (ip("192.0.2.1"), Instant::now());
     for _ in 0..3 {
         assert!(throttle.admit(a, start));
@@ -27,7 +27,7 @@ fn a_burst_passes_and_then_the_rate() {
 
 #[test]
 fn one_source_does_not_slow_another() {
-    let mut throttle = Throttle::new(1, 1, 10, Loopback::Exempt);
+    let mut throttle = RateLimiter::new(1, 1, 10, Loopback::Exempt);
     let now = Instant::now();
     assert!(throttle.admit(ip("192.0.2.1"), now));
     assert!(!throttle.admit(ip("192.0.2.1"), now));
@@ -36,7 +36,7 @@ fn one_source_does_not_slow_another() {
 
 #[test]
 fn an_ipv6_source_is_a_whole_64_and_mapped_ipv4_is_ipv4() {
-    let mut throttle = Throttle::new(1, 1, 10, Loopback::Exempt);
+    let mut throttle = RateLimiter::new(1, 1, 10, Loopback::Exempt);
     let now = Instant::now();
     assert!(throttle.admit(ip("2001:db8:1:2::1"), now));
     assert!(!throttle.admit(ip("2001:db8:1:2:ffff::9"), now));
@@ -50,10 +50,10 @@ fn an_ipv6_source_is_a_whole_64_and_mapped_ipv4_is_ipv4() {
 fn loopback_is_exempt_unless_configured() {
     let now = Instant::now();
     for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"].map(ip) {
-        let mut exempt = Throttle::new(1, 1, 10, Loopback::Exempt);
+        let mut exempt = RateLimiter::new(1, 1, 10, Loopback::Exempt);
         assert!((0..100).all(|_| exempt.admit(address, now)));
         assert_eq!(exempt.len(), 0);
-        let mut limited = Throttle::new(1, 1, 10, Loopback::Limited);
+        let mut limited = RateLimiter::new(1, 1, 10, Loopback::Limited);
         assert!(limited.admit(address, now));
         assert!(!limited.admit(address, now), "{address}");
     }
@@ -61,7 +61,7 @@ fn loopback_is_exempt_unless_configured() {
 
 #[test]
 fn a_full_table_forgets_the_source_that_is_full_first() {
-    let mut throttle = Throttle::new(4, 1, 2, Loopback::Exempt);
+    let mut throttle = RateLimiter::new(4, 1, 2, Loopback::Exempt);
     let now = Instant::now();
     let (heavy, light, new) = (ip("192.0.2.1"), ip("192.0.2.2"), ip("192.0.2.3"));
     assert!((0..4).all(|_| throttle.admit(heavy, now)));
@@ -73,7 +73,7 @@ fn a_full_table_forgets_the_source_that_is_full_first() {
 
 #[test]
 fn a_refusal_takes_no_place_in_the_table() {
-    let mut throttle = Throttle::new(1, 1, 1, Loopback::Exempt);
+    let mut throttle = RateLimiter::new(1, 1, 1, Loopback::Exempt);
     let now = Instant::now();
     assert!(throttle.admit(ip("192.0.2.1"), now));
     for _ in 0..10 {
@@ -91,7 +91,7 @@ proptest! {
         rate in 1_u32..20,
         calls in prop::collection::vec((0_u8..3, 0_u64..300), 1..200),
     ) {
-        let mut throttle = Throttle::new(burst, rate, 8, Loopback::Limited);
+        let mut throttle = RateLimiter::new(burst, rate, 8, Loopback::Limited);
         let start = Instant::now();
         let mut now = start;
         let mut passed: HashMap<u8, Vec<Instant>> = HashMap::new();
@@ -119,7 +119,7 @@ proptest! {
         capacity in 1_usize..8,
         calls in prop::collection::vec((any::<[u8; 4]>(), -50_i64..300), 1..200),
     ) {
-        let mut throttle = Throttle::new(2, 3, capacity, Loopback::Exempt);
+        let mut throttle = RateLimiter::new(2, 3, capacity, Loopback::Exempt);
         let mut now = Instant::now() + Duration::from_secs(3600);
         for (address, wait) in calls {
             // Callers on several threads may tell times a little out of order.

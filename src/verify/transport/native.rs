@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::base::config::Config;
 use crate::base::suite::Suite;
+use crate::transport::seam::{Answered as _, Committed as _, Proposed as _};
 use crate::verify::crypto::TestEntropy;
 
 const NOW: u64 = 1_700_000_000;
@@ -51,7 +52,7 @@ fn native(secret: u8) -> Native {
 
 impl Native {
     fn peer_id(&self) -> PeerId {
-        self.shared.terms.own_id()
+        self.shared.params.own_id()
     }
 }
 
@@ -112,7 +113,7 @@ async fn shake(a: &Native, b: &Native, hold: usize) -> (Committed, Proposed) {
 
 /// Message 1 from `a` to `b`, with its prefix.
 fn message1(a: &Native, b: &Native) -> Vec<u8> {
-    let (_, message) = Initiator::start(&a.shared.terms, &b.peer_id(), a.time()).unwrap();
+    let (_, message) = Initiator::start(&a.shared.params, &b.peer_id(), a.time()).unwrap();
     framed(&message)
 }
 
@@ -139,16 +140,26 @@ async fn refused(b: &Native, input: &[u8]) -> HandshakeError {
     failed.error
 }
 
-fn accept(b: &Native) -> Verdict {
-    Verdict::Accept {
+const OBSERVED: &str = "192.0.2.1:9";
+
+fn accept(b: &Native) -> record::Verdict {
+    record::Verdict::Accept {
         stamp: 5,
-        observed: "192.0.2.1:9".to_owned(),
+        observed: OBSERVED.to_owned(),
         payload: b.application_payload(),
     }
 }
 
+/// What came of a commit that the peer has accepted.
+async fn accepted(committed: Committed) -> Accepted {
+    match committed.verdict().await.unwrap() {
+        Verdict::Accepted(accepted) => accepted,
+        Verdict::Rejected { reason, .. } => panic!("{reason}"),
+    }
+}
+
 /// All frames of `verdict` and `messages`.
-fn sealed(core: &mut SessionCore, verdict: Verdict, messages: Vec<Bytes>) -> Vec<u8> {
+fn sealed(core: &mut SessionCore, verdict: record::Verdict, messages: Vec<Bytes>) -> Vec<u8> {
     core.verdict(verdict);
     let (mut scratch, mut out) = (Vec::new(), Vec::new());
     core.seal(&mut VecDeque::from(messages), &mut scratch, &mut out, 1 << 20).unwrap();
@@ -162,25 +173,30 @@ async fn both_roles_end_with_one_session_over_any_split() {
             let (a, _) = native_of(1, |config| config.suite(suite));
             let (b, _) = native_of(2, |config| config.suite(suite));
             let (committed, proposed) = shake(&a, &b, hold).await;
-            assert_eq!(proposed.peer, a.peer_id());
-            assert_eq!(proposed.claim.instance, a.instance());
-            assert_eq!(proposed.claim.stamp, 77);
-            assert_eq!(proposed.peer_max_message, 1001);
-            assert_eq!(proposed.application_payload, vec![1; 100]);
-            let hash = proposed.handshake_hash;
+            let proposal = proposed.proposal();
+            assert_eq!(proposal.peer, a.peer_id());
+            assert_eq!((proposal.instance, proposal.claim.instance), (a.instance(), a.instance()));
+            assert_eq!(proposal.claim.stamp, 77);
+            assert_eq!(proposal.max_message, 1001);
+            assert_eq!(proposal.application_payload, vec![1; 100]);
+            let hash = proposal.handshake_hash;
 
-            let mut theirs = proposed.established();
-            let frames = sealed(&mut theirs.core, accept(&b), vec![Bytes::from_static(b"early")]);
+            let mut theirs = proposed.established;
+            let messages = vec![Bytes::from_static(b"early")];
+            let frames = sealed(&mut theirs.connection, accept(&b), messages);
             let answer = async { theirs.stream.write_all(&frames).await.unwrap() };
-            let (verdict, ()) = tokio::join!(committed.verdict(), answer);
-            let (verdict, mut ours) = verdict.unwrap();
-            assert_eq!(verdict, accept(&b));
-            assert_eq!(ours.application_payload, vec![2; 100]);
+            let (accepted, ()) = tokio::join!(accepted(committed), answer);
+            let Accepted { established: mut ours, claim, observed, application_payload } = accepted;
+            assert_eq!((claim.instance, claim.stamp), (b.instance(), 5));
+            assert_eq!(observed, OBSERVED);
+            assert_eq!(application_payload, vec![2; 100]);
             assert_eq!(ours.peer_max_message, 1002);
             assert_eq!((ours.handshake_hash, theirs.handshake_hash), (hash, hash));
-            assert_eq!((ours.instance, theirs.instance), (b.instance(), a.instance()));
             // What came in the verdict's frame is not lost.
-            assert_eq!(ours.core.poll_event(), Some(Event::Message(Bytes::from_static(b"early"))));
+            assert_eq!(
+                ours.connection.poll_event(),
+                Some(Event::Message(Bytes::from_static(b"early")))
+            );
         }
     }
 }
@@ -189,20 +205,20 @@ async fn both_roles_end_with_one_session_over_any_split() {
 async fn frames_behind_the_verdict_are_left_over_whole() {
     let (a, b) = (native(1), native(2));
     let (committed, proposed) = shake(&a, &b, 1 << 16).await;
-    let mut theirs = proposed.established();
-    let mut input = sealed(&mut theirs.core, accept(&b), Vec::new());
+    let mut theirs = proposed.established;
+    let mut input = sealed(&mut theirs.connection, accept(&b), Vec::new());
     let (mut scratch, mut second) = (Vec::new(), Vec::new());
     let message = Bytes::from(vec![9; 100]);
     theirs
-        .core
+        .connection
         .seal(&mut VecDeque::from([message.clone()]), &mut scratch, &mut second, 1 << 20)
         .unwrap();
     input.extend_from_slice(&second);
     theirs.stream.write_all(&input).await.unwrap();
-    let (_, mut ours) = committed.verdict().await.unwrap();
+    let mut ours = accepted(committed).await.established;
     assert_eq!(ours.leftover, second);
-    ours.core.open(&ours.leftover[2..], now()).unwrap();
-    assert_eq!(ours.core.poll_event(), Some(Event::Message(message)));
+    ours.connection.open(&ours.leftover[2..], now()).unwrap();
+    assert_eq!(ours.connection.poll_event(), Some(Event::Message(message)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -211,8 +227,8 @@ async fn first_messages_are_heard_in_their_order() {
     let (_, first) = shake(&b, &a, 64).await;
     let (second, _) = shake(&a, &b, 64).await;
     let (_, third) = shake(&c, &a, 64).await;
-    assert!(first.claim.heard < second.established.heard);
-    assert!(second.established.heard < third.claim.heard);
+    assert!(first.proposal.claim.heard < second.heard);
+    assert!(second.heard < third.proposal.claim.heard);
 }
 
 #[tokio::test(start_paused = true)]
@@ -227,7 +243,7 @@ async fn the_application_payload_is_the_newest_at_commit() {
     };
     let respond = b.respond(Box::new(theirs), || {});
     let (_, proposed) = tokio::join!(initiate, respond);
-    assert_eq!(proposed.ok().unwrap().application_payload, "new");
+    assert_eq!(proposed.ok().unwrap().proposal.application_payload, "new");
 }
 
 #[tokio::test(start_paused = true)]
@@ -382,7 +398,7 @@ async fn third(
     let (mut ours, theirs) = duplex(1 << 16);
     let (stream, written) = watched(theirs);
     let script = async {
-        let (state, one) = Initiator::start(&a.shared.terms, &b.peer_id(), a.time()).unwrap();
+        let (state, one) = Initiator::start(&a.shared.params, &b.peer_id(), a.time()).unwrap();
         ours.write_all(&framed(&one)).await.unwrap();
         let mut two = [0; 2 + MIN_MESSAGE_2];
         ours.read_exact(&mut two).await.unwrap();
@@ -530,13 +546,15 @@ async fn a_rejection_arrives_and_both_sides_part_at_once() {
         let begin = Instant::now();
         let after = Some(Duration::from_secs(7));
         let initiator = async {
-            let (verdict, established) = committed.verdict().await.unwrap();
-            established.part().await;
-            verdict
+            let verdict = committed.verdict().await.unwrap();
+            let Verdict::Rejected { reason, retry_after, closing } = verdict else {
+                panic!("accepted");
+            };
+            closing.await;
+            (reason, retry_after)
         };
         let (verdict, ()) = tokio::join!(initiator, proposed.reject(RejectReason::Full, after));
-        let expected = Verdict::Reject { reason: RejectReason::Full, retry_after: after };
-        assert_eq!(verdict, expected);
+        assert_eq!(verdict, (RejectReason::Full, after));
         assert_eq!(begin.elapsed(), Duration::ZERO);
     }
 }
@@ -578,7 +596,7 @@ async fn what_is_no_verdict_is_named() {
         (Vec::new(), "UnexpectedEof"),
     ] {
         let (committed, proposed) = shake(&native(1), &native(2), 1 << 16).await;
-        let mut stream = proposed.established().stream;
+        let mut stream = proposed.established.stream;
         stream.write_all(&input).await.unwrap();
         drop(stream);
         let error = committed.verdict().await.err().unwrap();
