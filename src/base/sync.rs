@@ -67,10 +67,6 @@ mod modelled {
             Weak { value: std::sync::Arc::downgrade(this.inner()), count: this.count.clone() }
         }
 
-        pub(crate) fn as_ptr(this: &Self) -> *const T {
-            std::sync::Arc::as_ptr(this.inner())
-        }
-
         #[cfg(test)]
         pub(crate) fn ptr_eq(this: &Self, other: &Self) -> bool {
             std::sync::Arc::ptr_eq(this.inner(), other.inner())

@@ -193,6 +193,25 @@ impl Native {
         Proposed { native: self.clone(), established: Box::new(established), proposal }
     }
 
+    /// A proposal without its handshake, for models of what follows from it.
+    #[cfg(all(test, noise_pool_loom))]
+    pub(crate) fn modelled(
+        &self,
+        established: Established,
+        peer: PeerId,
+        claim: Claim,
+    ) -> Proposed {
+        let proposal = Proposal {
+            peer,
+            claim,
+            instance: claim.instance,
+            max_message: established.peer_max_message,
+            handshake_hash: established.handshake_hash,
+            application_payload: Bytes::new(),
+        };
+        Proposed { native: self.clone(), established: Box::new(established), proposal }
+    }
+
     fn connection(
         &self,
         role: HandshakeRole,
