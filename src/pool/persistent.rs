@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use crate::base::error::{DialError, Retry};
@@ -17,6 +17,7 @@ use crate::pool::dial::StreamSource;
 use crate::pool::lifecycle::Lifecycle;
 use crate::pool::sessions::SessionTable;
 use crate::pool::target::Target;
+use crate::proto::dial_policy::{PersistentPolicy, Unreached};
 
 /// See the module.
 pub(crate) struct PersistentPeers {
@@ -76,29 +77,37 @@ struct PersistentTask {
 impl PersistentTask {
     async fn run(&self, lost: &Notify) {
         let settings = &self.ctx.settings;
+        let policy =
+            PersistentPolicy { pause: settings.initial_backoff, max_pause: settings.max_backoff };
         loop {
             let source = StreamSource::Connector(self.target.data.clone());
-            let error = match self.acquirer.lease(self.target.clone(), source).await {
+            let next = match self.acquirer.lease(self.target.clone(), source).await {
                 Ok(lease) => {
                     drop(lease);
-                    // A peer that accepts and goes at once must not be dialled without pause.
-                    let not_before = Instant::now() + settings.initial_backoff;
+                    let next = policy.connected(Instant::now().into_std());
                     lost.notified().await;
-                    sleep_until(not_before).await;
-                    continue;
+                    Some(next)
                 }
-                Err(error) => error,
+                Err(error) => {
+                    debug!(peer = %self.target.peer.short(), %error, "a kept peer is not reached");
+                    policy.failed(unreached(&error), Instant::now().into_std())
+                }
             };
-            debug!(peer = %self.target.peer.short(), %error, "a kept peer is not reached");
-            match error.retry() {
-                Retry::At(until) => sleep_until(until).await,
-                Retry::Now => sleep(settings.initial_backoff).await,
-                // What the application can mend while the pool runs is tried again, rarely.
-                Retry::Never if matches!(error, DialError::PoolClosed | DialError::OwnIdentity) => {
-                    return;
-                }
-                Retry::Never => sleep(settings.max_backoff).await,
-            }
+            let Some(next) = next else { return };
+            sleep_until(next.into()).await;
         }
+    }
+}
+
+/// What an error means for the policy.
+fn unreached(error: &DialError) -> Unreached {
+    match error.retry() {
+        Retry::At(until) => Unreached::BackingOff(until.into()),
+        Retry::Now => Unreached::Passing,
+        Retry::Never if matches!(error, DialError::PoolClosed | DialError::OwnIdentity) => {
+            Unreached::Final
+        }
+        // The application can mend it while the pool runs.
+        Retry::Never => Unreached::Lasting,
     }
 }

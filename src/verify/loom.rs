@@ -32,6 +32,7 @@ use crate::pool::target::Target;
 use crate::pool::{Pool, shutdown};
 use crate::proto::HandshakeRole;
 use crate::proto::backoff::Outcome;
+use crate::proto::dial_policy::{Failed, Reopened};
 use crate::proto::native::connection::SessionCore;
 use crate::proto::slot::{Claim, View};
 use crate::session::{Availability, Lease, LeaseHandle};
@@ -138,7 +139,7 @@ fn begin(pool: &Pool, peer: PeerId) -> (Arc<Dial>, Arc<SetOnce<Settled>>, DialSl
 }
 
 fn task(pool: &Pool, dial: &Arc<Dial>) -> DialTask {
-    DialTask::new(pool.state().dialer.clone(), dial.clone())
+    pool.state().dialer.task(dial.clone())
 }
 
 fn accept(pool: &Pool, dial: &Arc<Dial>, claim: Claim) {
@@ -252,7 +253,8 @@ fn loom_a_parked_connection_takes_the_slot_of_a_lost_dial() {
         let (dial, outcome, _place) = begin(pool, peer);
         assert!(task(&pool, &dial).stamp_of_commit().is_some());
         let accepted = spawn(pool, move |pool| inbound(&pool, peer, claim(1)));
-        assert!(task(pool, &dial).reopen() || dial.outcome.settled().is_some());
+        let reopened = task(pool, &dial).reopen() != Reopened::No;
+        assert!(reopened || dial.outcome.settled().is_some());
         let got = block_on(outcome.wait()).clone().expect("the inbound session is the waiter's");
         let core = accepted.join().unwrap().expect("nothing stood against it");
         assert!(LeaseHandle::ptr_eq(&got, &core));
@@ -291,7 +293,10 @@ fn loom_publish_of_a_failure_against_subscribe() {
         let task = {
             let dial = dial.clone();
             spawn(pool, move |pool| {
-                task(&pool, &dial).failed(DialError::TimedOut, Some(Outcome::Unreachable));
+                task(&pool, &dial).failed(Failed {
+                    error: DialError::TimedOut,
+                    outcome: Some(Outcome::Unreachable),
+                });
             })
         };
         assert!(matches!(block_on(outcome.wait()).clone(), Err(DialError::Backoff { .. })));

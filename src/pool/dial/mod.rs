@@ -1,13 +1,15 @@
 //! Dials: one for all who ask for a peer.
 
+mod dialer;
 mod handle;
 mod outcome;
 mod race;
 mod task;
 
+pub(crate) use dialer::Dialer;
 pub(crate) use handle::{Dial, Parked};
 pub(crate) use outcome::Settled;
 pub(crate) use race::{Opener, RaceParts};
 #[cfg(all(test, noise_pool_loom))]
 pub(crate) use task::DialTask;
-pub(crate) use task::{DialSlot, Dialer, StreamSource};
+pub(crate) use task::{DialSlot, StreamSource};

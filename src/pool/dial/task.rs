@@ -11,14 +11,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
-use tracing::{Instrument as _, debug};
 
 use crate::base::address::Address;
 use crate::base::error::{CloseReason, DialError, HandshakeError, Limit, RejectReason};
 use crate::base::event::{DialFailure, PoolEvent, RejectedBy};
 use crate::base::id::Origin;
 use crate::base::io::TargetData;
-use crate::base::metrics::LimitUse;
 use crate::pool::context::Context;
 use crate::pool::hooks::Candidate;
 use crate::pool::lifecycle::Lifecycle;
@@ -26,21 +24,19 @@ use crate::pool::limits::{Capacity, CountedLimit, Permit, Reserved, with_permit}
 use crate::pool::pooled::{PooledSession, permit_of};
 use crate::pool::sessions::{NewSession, SessionTable};
 use crate::pool::slots::Open;
-use crate::proto::backoff;
-use crate::proto::slot::{AcceptCase, Acceptance, Displaced, DrainCase, Ended};
-use crate::session::{Driver, LeaseHandle, UncountedRef};
-use crate::transport::seam::{Accepted, Answered as _, Committed as _, Transport as _, Verdict};
+use crate::proto::dial_policy::{
+    DialPolicy, Failed, Lost, Next, Reopened, Step, Timeouts, Unanswered,
+};
+use crate::proto::slot::{
+    AcceptCase, Acceptance as AcceptDecision, Claim, Displaced, DrainCase, Ended,
+};
+use crate::session::{Driver, LeaseHandle, SessionSpec, UncountedRef};
+use crate::transport::seam::{
+    Accepted, Answered as _, Committed as _, Established, Transport as _, Verdict,
+};
 
 use super::handle::Dial;
 use super::race::{AnsweredDial, Opener, Race, RaceParts};
-
-/// How often a dial that was refused for the sake of another connection tries again for its
-/// waiters. Without a fault once is enough: the other connection takes the slot.
-const REOPENINGS: u32 = 3;
-
-/// How long such a dial waits for the other connection before it tries again. The other connection
-/// was judged by the peer already, so it is at most a round trip away.
-const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 
 /// How the stream of a dial is had.
 pub(crate) enum StreamSource {
@@ -58,191 +54,68 @@ pub(crate) enum DialSlot {
     Queue(Permit),
 }
 
-/// What the dials of a pool share: their limits, and the parts of the pool that they work with.
-pub(crate) struct Dialer {
-    ctx: Arc<Context>,
-    lifecycle: Arc<Lifecycle>,
-    sessions: Arc<SessionTable>,
-    capacity: Arc<Capacity>,
-    race_parts: Arc<RaceParts>,
+/// What all dials of a pool use.
+pub(crate) struct DialParts {
+    pub(crate) ctx: Arc<Context>,
+    pub(crate) lifecycle: Arc<Lifecycle>,
+    pub(crate) sessions: Arc<SessionTable>,
+    pub(crate) capacity: Arc<Capacity>,
+    pub(crate) race: Arc<RaceParts>,
     /// Dials under way.
-    turns: CountedLimit,
-    /// Dials that wait for their turn.
-    queued: CountedLimit,
-}
-
-impl Dialer {
-    pub(crate) fn new(
-        lifecycle: Arc<Lifecycle>,
-        sessions: Arc<SessionTable>,
-        capacity: Arc<Capacity>,
-        race_parts: RaceParts,
-    ) -> Arc<Self> {
-        let ctx = race_parts.ctx.clone();
-        Arc::new(Self {
-            lifecycle,
-            sessions,
-            capacity,
-            race_parts: Arc::new(race_parts),
-            turns: CountedLimit::new(ctx.settings.max_concurrent_dials),
-            queued: CountedLimit::new(ctx.settings.max_queued_dials),
-            ctx,
-        })
-    }
-
-    /// A turn, or a place among those that wait for one: the queue is for dials that find no turn.
-    pub(crate) fn try_slot(&self) -> Option<DialSlot> {
-        let turn = self.turns.try_acquire().map(DialSlot::Turn);
-        turn.or_else(|| self.queued.try_acquire().map(DialSlot::Queue))
-    }
-
-    /// Lets no dial wait for its turn any longer.
-    pub(crate) fn close(&self) {
-        self.turns.close();
-    }
-
-    /// What is held of `max_concurrent_dials` and of `max_queued_dials`.
-    pub(crate) fn held(&self) -> (LimitUse, LimitUse) {
-        (self.turns.snapshot(), self.queued.snapshot())
-    }
-
-    /// Runs a dial that was just begun in its slot.
-    pub(crate) fn spawn(self: &Arc<Self>, dial: Arc<Dial>, source: StreamSource, slot: DialSlot) {
-        self.ctx.counters.dials.one();
-        let (peer, attempt) = (dial.peer, dial.attempt);
-        self.ctx.events.publish(|| PoolEvent::DialStarted { peer, attempt });
-        let span = tracing::info_span!(
-            "dial", peer = %peer.short(), attempt = %attempt, role = "initiator"
-        );
-        // Made here, so that it settles the dial also if the task never runs.
-        let mut guard = SettleGuard { dialer: self.clone(), dial: dial.clone(), ended: false };
-        let mut task = DialTask { dialer: self.clone(), dial };
-        self.lifecycle.spawn_connection(
-            async move {
-                let dial = task.dial.clone();
-                let ended = tokio::select! {
-                    biased;
-                    () = dial.stop.killed() => return None,
-                    ended = task.run(source, slot) => ended,
-                };
-                let driver = match ended {
-                    Ok(driver) => Some(driver),
-                    Err(DialEnd::Displaced) => {
-                        task.displaced();
-                        None
-                    }
-                    Err(DialEnd::Failed(error, outcome)) => {
-                        debug!(%error, "dial failed");
-                        task.failed(error, outcome);
-                        None
-                    }
-                };
-                guard.ended = true;
-                let sessions = task.dialer.sessions.clone();
-                drop((guard, task, dial));
-                // It had a share of the session: if there is no other, that is idle now.
-                sessions.shared.note_idle();
-                driver
-            }
-            .instrument(span),
-        );
-    }
+    pub(crate) turns: CountedLimit,
 }
 
 /// How a dial's task ends, other than by a session.
-enum DialEnd {
+pub(crate) enum DialEnd {
     /// The dial lost its slot; whatever took it has settled the waiters.
     Displaced,
     /// It failed; the error goes to all waiters, with the backoff that it begins.
-    Failed(DialError, Option<backoff::Outcome>),
-}
-
-impl From<DialError> for DialEnd {
-    fn from(error: DialError) -> Self {
-        let outcome = match &error {
-            DialError::Check(_) => Some(backoff::Outcome::Refused),
-            // A reason of a later version is taken for a refusal by policy.
-            DialError::Rejected { reason: RejectReason::Refused | RejectReason::Other(_) } => {
-                Some(backoff::Outcome::Refused)
-            }
-            DialError::PoolClosed | DialError::Limit(_) | DialError::NoAddress(_) => None,
-            DialError::Rejected {
-                reason: RejectReason::Simultaneous | RejectReason::Duplicate,
-            } => None,
-            _ => Some(backoff::Outcome::Unreachable),
-        };
-        Self::Failed(error, outcome)
-    }
-}
-
-/// Why a committed connection did not become a session.
-enum ConnectionLost {
-    /// The peer refused it because of another connection between us.
-    Other(RejectReason),
-    /// The peer has no room, or ends, and may have said for how long.
-    Busy { reason: RejectReason, retry_after: Option<Duration> },
-    /// The peer does not want us.
-    Refused(RejectReason),
-    /// It broke, and no verdict came.
-    Broken(DialError),
-}
-
-impl From<ConnectionLost> for DialEnd {
-    fn from(lost: ConnectionLost) -> Self {
-        match lost {
-            ConnectionLost::Other(reason) | ConnectionLost::Refused(reason) => {
-                DialError::Rejected { reason }.into()
-            }
-            ConnectionLost::Busy { reason, retry_after } => Self::Failed(
-                DialError::Rejected { reason },
-                Some(backoff::Outcome::Busy { retry_after }),
-            ),
-            ConnectionLost::Broken(error) => error.into(),
-        }
-    }
+    Failed(Failed<DialError>),
 }
 
 /// What a committed connection came to.
 enum Committed {
     /// A session, whose driver is to be run.
     Session(Driver),
-    Lost(ConnectionLost),
+    Lost(Lost, DialError),
 }
 
-/// Settles a dial whose task is dropped or panics, so that no caller waits for ever.
-struct SettleGuard {
-    dialer: Arc<Dialer>,
-    dial: Arc<Dial>,
-    ended: bool,
-}
-
-impl Drop for SettleGuard {
-    fn drop(&mut self) {
-        if !self.ended {
-            let open = self.dialer.lifecycle.is_open();
-            let error = if open { DialError::Panicked } else { DialError::PoolClosed };
-            let task = DialTask { dialer: self.dialer.clone(), dial: self.dial.clone() };
-            task.failed(error, None);
+/// What an error that ended the race means for the policy.
+fn why_unanswered(error: &DialError) -> Unanswered {
+    match error {
+        DialError::Check(_) => Unanswered::Refused,
+        DialError::PoolClosed | DialError::Limit(_) | DialError::NoAddress(_) => {
+            Unanswered::NotTried
         }
+        _ => Unanswered::Unreachable,
     }
 }
 
 /// One dial's run.
 pub(crate) struct DialTask {
-    dialer: Arc<Dialer>,
+    parts: Arc<DialParts>,
     dial: Arc<Dial>,
 }
 
 impl DialTask {
-    #[cfg(all(test, noise_pool_loom))]
-    pub(crate) fn new(dialer: Arc<Dialer>, dial: Arc<Dial>) -> Self {
-        Self { dialer, dial }
+    pub(crate) fn new(parts: Arc<DialParts>, dial: Arc<Dial>) -> Self {
+        Self { parts, dial }
     }
 
-    async fn run(&mut self, source: StreamSource, slot: DialSlot) -> Result<Driver, DialEnd> {
-        let settings = self.dialer.ctx.settings.clone();
-        let _turn = self.unless_aborted(self.take_turn(slot)).await??;
-        let mut until_commit = Instant::now() + settings.dial_timeout;
+    /// Runs the dial up to a session, whose driver is to be run.
+    ///
+    /// # Errors
+    /// How it ended otherwise; the caller settles it.
+    pub(crate) async fn run(
+        &self,
+        source: StreamSource,
+        slot: DialSlot,
+    ) -> Result<Driver, DialEnd> {
+        let turn = self.unless_aborted(self.take_turn(slot)).await?;
+        let _turn = turn.map_err(|error| DialEnd::Failed(Failed { error, outcome: None }))?;
+        let settings = &self.parts.ctx.settings;
+        let timeouts = Timeouts { dial: settings.dial_timeout, verdict: settings.verdict_timeout };
+        let mut policy = DialPolicy::new(timeouts, Instant::now().into_std());
         let (opener, data) = match source {
             StreamSource::Connector(data) => (None, data),
             StreamSource::Opener(opener, data) => (Some(opener), data),
@@ -256,50 +129,41 @@ impl DialTask {
             None if self.dial.has_address() => {}
             None => race.resolve(),
         }
-        let mut reopenings = 0;
-        let mut failure = None;
         loop {
-            let answer = self.unless_aborted(self.answer(&mut race, until_commit)).await?;
-            let answered = match answer {
+            let until = policy.answer_due().into();
+            let answered = match self.unless_aborted(self.answer(&mut race, until)).await? {
                 Ok(answered) => answered,
-                // That a committed connection was lost tells more than what came after it.
-                Err(error) => return Err(failure.unwrap_or(error).into()),
+                Err(error) => {
+                    let why = why_unanswered(&error);
+                    return Err(DialEnd::Failed(policy.unanswered(why, error)));
+                }
             };
-            let lost = match self.commit(answered).await? {
+            let (why, error) = match self.commit(answered).await? {
                 Committed::Session(driver) => return Ok(driver),
-                Committed::Lost(lost) => lost,
+                Committed::Lost(why, error) => (why, error),
             };
-            if !self.reopen() {
-                return Err(lost.into());
+            let reopened = self.reopen();
+            let Next { pause, step } = policy.lost(why, error, reopened, Instant::now().into_std());
+            if let Some(pause) = pause {
+                self.unless_aborted(sleep(pause)).await?;
             }
-            self.yield_to_parked().await?;
-            match lost {
-                ConnectionLost::Other(reason) if reopenings < REOPENINGS => {
-                    reopenings += 1;
-                    self.unless_aborted(sleep(REOPEN_PAUSE)).await?;
-                    until_commit = Instant::now() + settings.dial_timeout;
-                    failure = None;
+            match step {
+                Step::Fail(failed) => return Err(DialEnd::Failed(failed)),
+                Step::AwaitSpare => {}
+                Step::Redial => {
                     self.dial.renew_addresses();
                     race = self.race(data.clone());
                     if !self.dial.has_address() {
-                        // A stream that the caller brought is used up; without a way of its own
-                        // the dial can only say why.
-                        failure = Some(DialError::Rejected { reason });
+                        policy.resolves_anew();
                         race.resolve();
                     }
                 }
-                // Another connection that has answered may commit, with a new stamp.
-                ConnectionLost::Broken(error) => {
-                    until_commit = Instant::now() + settings.verdict_timeout;
-                    failure = Some(error);
-                }
-                lost => return Err(lost.into()),
             }
         }
     }
 
     fn race(&self, data: Option<TargetData>) -> Race {
-        Race::new(self.dialer.race_parts.clone(), self.dial.clone(), data)
+        Race::new(self.parts.race.clone(), self.dial.clone(), data)
     }
 
     /// Waits for `work`, unless the dial is aborted first. Only for what comes before the commit.
@@ -316,10 +180,10 @@ impl DialTask {
         let turn = match slot {
             DialSlot::Turn(turn) => turn,
             DialSlot::Queue(_queued) => {
-                self.dialer.turns.acquire().await.ok_or(DialError::PoolClosed)?
+                self.parts.turns.acquire().await.ok_or(DialError::PoolClosed)?
             }
         };
-        self.dial.put_permit(self.dialer.capacity.for_dial().await?);
+        self.dial.put_permit(self.parts.capacity.for_dial().await?);
         Ok(turn)
     }
 
@@ -330,7 +194,7 @@ impl DialTask {
         self.dial.checks();
         // Our own checks: the responder is authenticated by message 2.
         let candidate = self.candidate(&answered);
-        self.dialer.race_parts.checks.candidate(&candidate).await.map_err(DialError::Check)?;
+        self.parts.race.checks.candidate(&candidate).await.map_err(DialError::Check)?;
         Ok(answered)
     }
 
@@ -342,7 +206,7 @@ impl DialTask {
             address: dial.address.clone(),
             origin: Origin::Outbound,
             handshake_hash: hello.handshake_hash,
-            our_instance: self.dialer.race_parts.transport.instance(),
+            our_instance: self.parts.race.transport.instance(),
             peer_instance: hello.instance,
             peer_max_message: hello.max_message,
             application_payload: Bytes::new(),
@@ -357,26 +221,27 @@ impl DialTask {
         let Some(stamp) = self.stamp_of_commit() else { return Err(DialEnd::Displaced) };
         let AnsweredDial { answered, address, mut timer } = dial;
         let verdict = pin!(async { answered.commit(stamp).await?.verdict().await });
-        let verdict = timer.timeout(self.dialer.ctx.settings.verdict_timeout, verdict).await;
+        let verdict = timer.timeout(self.parts.ctx.settings.verdict_timeout, verdict).await;
         Ok(match verdict {
             Ok(Ok(Verdict::Accepted(mut accepted))) => {
                 accepted.established.timer = timer;
                 Committed::Session(self.accepted(accepted, address))
             }
             Ok(Ok(Verdict::Rejected { reason, retry_after, closing })) => {
-                self.dialer.lifecycle.spawn(closing);
-                Committed::Lost(self.rejected(reason, retry_after))
+                self.parts.lifecycle.spawn(closing);
+                let why = self.rejected(reason, retry_after);
+                Committed::Lost(why, DialError::Rejected { reason })
             }
             Ok(Err(HandshakeError::TimedOut)) | Err(_) => {
-                Committed::Lost(ConnectionLost::Broken(DialError::VerdictTimedOut))
+                Committed::Lost(Lost::Broken, DialError::VerdictTimedOut)
             }
-            Ok(Err(error)) => Committed::Lost(ConnectionLost::Broken(DialError::Handshake(error))),
+            Ok(Err(error)) => Committed::Lost(Lost::Broken, DialError::Handshake(error)),
         })
     }
 
     /// The commit itself, and the stamp of message 3. `None`: the dial lost its slot.
     pub(crate) fn stamp_of_commit(&self) -> Option<u64> {
-        let (sessions, dial) = (&self.dialer.sessions, &self.dial);
+        let (sessions, dial) = (&self.parts.sessions, &self.dial);
         // The stamp is drawn under the lock, so that stamps follow the order of decisions.
         let stamp = sessions
             .slots
@@ -388,8 +253,8 @@ impl DialTask {
     /// The peer has accepted: pools the session, or drains it. Its driver is to be run.
     #[must_use = "a session whose driver is dropped ends"]
     pub(crate) fn accepted(&self, accepted: Accepted, address: Option<Address>) -> Driver {
-        let Self { dialer, dial } = self;
-        let (sessions, attempt) = (&dialer.sessions, dial.attempt);
+        let Self { parts, dial } = self;
+        let sessions = &parts.sessions;
         let Accepted { established, claim, observed, application_payload } = accepted;
         let spec = sessions.spec(NewSession {
             peer: dial.peer,
@@ -401,18 +266,60 @@ impl DialTask {
             payload: application_payload,
             handshake_time: dial.began.elapsed(),
         });
+        let late = match self.ask_slot(&claim, &spec) {
+            Judged::Adopt { case, leases, displaced } => {
+                let driver = self.open(&leases, established);
+                self.count_accept(case);
+                sessions.installed(&leases, displaced);
+                self.leave_committed();
+                return driver;
+            }
+            Judged::Drain(late) => late,
+        };
+        // The peer may have sent on it: it is drained, not cut.
+        let leases = sessions.build(spec);
+        let session = leases.session().clone();
+        let driver = self.open(&leases, established);
+        let why = match late {
+            Late::Stale => CloseReason::Superseded,
+            Late::Cancelled | Late::Unreported if parts.lifecycle.is_open() => {
+                CloseReason::Disconnected
+            }
+            Late::Cancelled | Late::Unreported => CloseReason::Drained,
+            Late::NoRoom => CloseReason::Evicted,
+        };
+        self.count_late(late);
+        dial.note_drained(session.clone());
+        sessions.retire(session, leases, why);
+        if late == Late::Unreported {
+            drop(dial.take_permit());
+            dial.outcome.settle(Err(DialError::PoolClosed));
+        }
+        self.leave_committed();
+        driver
+    }
+
+    /// Has the slot machine judge the accept, under the slot's lock; the session is installed if the
+    /// machine adopts it.
+    fn ask_slot(&self, claim: &Claim, spec: &SessionSpec) -> Judged {
+        let (sessions, attempt) = (&self.parts.sessions, self.dial.attempt);
         let decide = |spare: &mut Option<_>| {
-            sessions.slots.with(&dial.peer, |slot, open| {
-                let case = match (slot.accepted(attempt, &claim), open) {
-                    (Acceptance::Adopt(case), Open::Yes) => case,
-                    (Acceptance::Adopt(_), Open::No) => {
+            sessions.slots.with(&self.dial.peer, |slot, open| {
+                let case = match (slot.accepted(attempt, claim), open) {
+                    (AcceptDecision::Adopt(case), Open::Yes) => case,
+                    (AcceptDecision::Adopt(_), Open::No) => {
                         // The pool's end has not come to this slot yet, and will not find the dial.
-                        let unreported = matches!(slot.dial_ended(attempt), Ended::Current(_));
-                        return Reserved::Decided(Step::Drain(DrainCase::Cancelled, unreported));
+                        return Reserved::Decided(Judged::Drain(match slot.dial_ended(attempt) {
+                            Ended::Current(_) => Late::Unreported,
+                            Ended::Forgotten => Late::Cancelled,
+                        }));
                     }
-                    (Acceptance::Drain(case), _) => {
+                    (AcceptDecision::Drain(case), _) => {
                         slot.dial_ended(attempt);
-                        return Reserved::Decided(Step::Drain(case, false));
+                        return Reserved::Decided(Judged::Drain(match case {
+                            DrainCase::Cancelled => Late::Cancelled,
+                            DrainCase::Stale => Late::Stale,
+                        }));
                     }
                 };
                 let Some(permit) = permit_of(slot).or_else(|| spare.take()) else {
@@ -422,107 +329,74 @@ impl DialTask {
                 let pooled =
                     PooledSession { leases: UncountedRef::of(&leases), permit: Some(permit) };
                 let id = leases.session().id();
-                let displaced = slot.install_outbound(attempt, id, claim, pooled);
-                Reserved::Decided(Step::Adopt(case, leases, displaced))
+                let displaced = slot.install_outbound(attempt, id, *claim, pooled);
+                Reserved::Decided(Judged::Adopt { case, leases, displaced })
             })
         };
-        let step = with_permit(decide, || dialer.capacity.try_for_dial().ok_or(()));
-        let step = step.unwrap_or_else(|()| {
-            sessions.slots.with(&dial.peer, |slot, _| slot.dial_ended(attempt));
-            dialer.ctx.limit_hit(Limit::Sessions);
-            Step::NoRoom
-        });
-        let leases = match &step {
-            Step::Adopt(_, leases, _) => leases.clone(),
-            // The peer may have sent on it: it lives, and is drained.
-            Step::Drain(..) | Step::NoRoom => sessions.build(spec),
-        };
-        let session = leases.session().clone();
-        dialer.ctx.counters.dials_succeeded.one();
-        dialer.ctx.events.publish(|| PoolEvent::DialSucceeded {
+        let judged = with_permit(decide, || self.parts.capacity.try_for_dial().ok_or(()));
+        judged.unwrap_or_else(|()| {
+            sessions.slots.with(&self.dial.peer, |slot, _| slot.dial_ended(attempt));
+            self.parts.ctx.limit_hit(Limit::Sessions);
+            Judged::Drain(Late::NoRoom)
+        })
+    }
+
+    /// Opens the session of the dial.
+    fn open(&self, leases: &LeaseHandle, established: Box<Established>) -> Driver {
+        let Self { parts, dial } = self;
+        parts.ctx.counters.dials_succeeded.one();
+        parts.ctx.events.publish(|| PoolEvent::DialSucceeded {
             peer: dial.peer,
-            attempt,
-            session: session.id(),
+            attempt: dial.attempt,
+            session: leases.session().id(),
             elapsed: dial.began.elapsed(),
         });
-        let driver = sessions.start(&session, established);
-        match step {
-            Step::Adopt(case, leases, displaced) => {
-                self.count_accept(case);
-                sessions.installed(&leases, displaced);
-            }
-            Step::Drain(case, unreported) => {
-                self.count_drain(case);
-                let why = match case {
-                    DrainCase::Stale => CloseReason::Superseded,
-                    DrainCase::Cancelled if dialer.lifecycle.is_open() => CloseReason::Disconnected,
-                    DrainCase::Cancelled => CloseReason::Drained,
-                };
-                self.drain_late(leases, why);
-                if unreported {
-                    drop(dial.take_permit());
-                    dial.outcome.settle(Err(DialError::PoolClosed));
-                }
-            }
-            Step::NoRoom => self.drain_late(leases, CloseReason::Evicted),
-        }
-        dial.uncommitted.notify_waiters();
-        sessions.ended.notify_waiters();
-        driver
+        parts.sessions.start(leases.session(), established)
     }
 
-    /// A session that came too late to be handed out: the peer may have sent on it, so it is drained,
-    /// not cut.
-    fn drain_late(&self, leases: LeaseHandle, why: CloseReason) {
-        self.dial.note_drained(leases.session().clone());
-        self.dialer.sessions.retire(leases.session().clone(), leases, why);
+    /// The dial is not committed any more: parked connections are judged again.
+    fn leave_committed(&self) {
+        self.dial.uncommitted.notify_waiters();
+        self.parts.sessions.ended.notify_waiters();
     }
 
-    fn rejected(&self, reason: RejectReason, retry_after: Option<Duration>) -> ConnectionLost {
-        self.dialer.ctx.counters.rejected_by_peer.count(reason);
+    fn rejected(&self, reason: RejectReason, retry_after: Option<Duration>) -> Lost {
+        self.parts.ctx.counters.rejected_by_peer.count(reason);
         let peer = self.dial.peer;
-        self.dialer.ctx.events.publish(|| PoolEvent::Rejected {
+        self.parts.ctx.events.publish(|| PoolEvent::Rejected {
             peer,
             reason,
             by: RejectedBy::Peer,
         });
         match reason {
-            RejectReason::Simultaneous | RejectReason::Duplicate => ConnectionLost::Other(reason),
-            RejectReason::Full | RejectReason::Draining => {
-                ConnectionLost::Busy { reason, retry_after }
-            }
-            _ => ConnectionLost::Refused(reason),
+            RejectReason::Simultaneous | RejectReason::Duplicate => Lost::OtherConnection,
+            RejectReason::Full | RejectReason::Draining => Lost::Busy { retry_after },
+            _ => Lost::Refused,
         }
     }
 
     /// The committed connection has ended without a session. Another one, parked or on its way, may
-    /// take the slot; otherwise the dial goes on for those who still wait. False: the slot is taken
-    /// already, or there are no waiters.
-    pub(crate) fn reopen(&self) -> bool {
+    /// take the slot; otherwise the dial goes on for those who still wait.
+    pub(crate) fn reopen(&self) -> Reopened {
         let dial = &self.dial;
-        let ours = self.dialer.sessions.slots.with(&dial.peer, |slot, _| slot.reopen(dial.attempt));
+        let ours = self.parts.sessions.slots.with(&dial.peer, |slot, _| slot.reopen(dial.attempt));
         dial.reopens();
         dial.uncommitted.notify_waiters();
-        ours
-    }
-
-    /// A reopened dial does nothing while a connection that it has parked is about to be judged: that
-    /// one's session is for the dial's waiters.
-    async fn yield_to_parked(&self) -> Result<(), DialEnd> {
-        if self.dial.has_parked() {
-            self.unless_aborted(sleep(REOPEN_PAUSE)).await?;
+        match ours {
+            false => Reopened::No,
+            true if dial.has_parked() => Reopened::WithParked,
+            true => Reopened::Yes,
         }
-        Ok(())
     }
 
     // ---- the end without a session -------------------------------------------------------------
 
     /// Ends the dial: settles the slot, then waiters and parked connections.
-    pub(crate) fn failed(&self, error: DialError, outcome: Option<backoff::Outcome>) {
-        let Self { dialer, dial } = self;
-        let sessions = &dialer.sessions;
+    pub(crate) fn failed(&self, Failed { error, outcome }: Failed<DialError>) {
+        let Self { parts, dial } = self;
+        let sessions = &parts.sessions;
         // Drawn here: the source of randomness may be the application's.
-        let random = dialer.ctx.random();
+        let random = parts.ctx.random();
         let ended =
             sessions.slots.with(&dial.peer, |slot, _| match slot.dial_ended(dial.attempt) {
                 // The backoff stands before the slot is free, so that no caller slips in between.
@@ -549,7 +423,7 @@ impl DialTask {
     /// Ends a dial that lost its slot.
     pub(crate) fn displaced(&self) {
         let dial = &self.dial;
-        self.dialer.sessions.slots.with(&dial.peer, |slot, _| slot.dial_ended(dial.attempt));
+        self.parts.sessions.slots.with(&dial.peer, |slot, _| slot.dial_ended(dial.attempt));
         drop(dial.take_permit());
         self.report_forgotten();
         dial.uncommitted.notify_waiters();
@@ -560,10 +434,10 @@ impl DialTask {
     /// Reports how the dial failed.
     fn report_failure(&self, error: &DialError) {
         let dial = &self.dial;
-        self.dialer.ctx.counters.dial_failures.count(error.into());
+        self.parts.ctx.counters.dial_failures.count(error.into());
         let elapsed = dial.began.elapsed();
         let event = || PoolEvent::dial_failed(dial.peer, dial.attempt, error, elapsed);
-        self.dialer.ctx.events.publish(event);
+        self.parts.ctx.events.publish(event);
     }
 
     /// Reports the end of a dial that had lost its slot; its waiters were settled then.
@@ -574,8 +448,8 @@ impl DialTask {
             Some(Ok(())) => (DialFailure::Superseded, "another session took its place"),
             None => (DialFailure::Cancelled, "no caller waits any more"),
         };
-        self.dialer.ctx.counters.dial_failures.count(cause);
-        self.dialer.ctx.events.publish(|| PoolEvent::DialFailed {
+        self.parts.ctx.counters.dial_failures.count(cause);
+        self.parts.ctx.events.publish(|| PoolEvent::DialFailed {
             peer: dial.peer,
             attempt: dial.attempt,
             cause,
@@ -585,7 +459,7 @@ impl DialTask {
     }
 
     fn count_accept(&self, case: AcceptCase) {
-        let cases = &self.dialer.ctx.counters.late_accept_rows;
+        let cases = &self.parts.ctx.counters.late_accept_rows;
         match case {
             AcceptCase::Current => {}
             AcceptCase::LateVacant => cases.absent.one(),
@@ -595,20 +469,33 @@ impl DialTask {
         }
     }
 
-    fn count_drain(&self, case: DrainCase) {
-        let cases = &self.dialer.ctx.counters.late_accept_rows;
-        match case {
-            DrainCase::Cancelled => cases.marked.one(),
-            DrainCase::Stale => cases.duplicate.one(),
+    fn count_late(&self, late: Late) {
+        let cases = &self.parts.ctx.counters.late_accept_rows;
+        match late {
+            Late::Cancelled | Late::Unreported => cases.marked.one(),
+            Late::Stale => cases.duplicate.one(),
+            Late::NoRoom => {}
         }
     }
 }
 
 /// What was decided of an accepted dial.
-enum Step {
-    Adopt(AcceptCase, LeaseHandle, Displaced<Arc<Dial>, PooledSession>),
-    /// With whether the dial's waiters have not been settled by anything else.
-    Drain(DrainCase, bool),
-    /// It was superseded, its slot is vacant, and there is no room.
+enum Judged {
+    /// The session stands in its slot.
+    Adopt { case: AcceptCase, leases: LeaseHandle, displaced: Displaced<Arc<Dial>, PooledSession> },
+    /// The accept came too late for its session to be handed out.
+    Drain(Late),
+}
+
+/// Why an accept came too late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Late {
+    /// The application disconnected the peer, or the pool drains.
+    Cancelled,
+    /// The pool drains, and has not settled the dial's waiters.
+    Unreported,
+    /// A session stands in the slot that is at least as new.
+    Stale,
+    /// The dial was superseded, its slot is vacant, and there is no room.
     NoRoom,
 }
