@@ -104,15 +104,16 @@ pub use base::config::{Config, ConfigError, ConfigValue, Loopback, WhenFull};
 pub use base::environment::{Entropy, OsEntropy, SystemWallClock, WallClock};
 pub use base::error::{
     AdoptError, CloseReason, DialError, GoodbyeReason, HandshakeError, Limit, ListenError,
-    PingError, ProtocolError, Refusal, RejectReason, Retry, SendError, SendErrorKind, SendToError,
-    SessionClosed,
+    PingError, ProtocolError, Refusal, RejectReason, RejectedBy, Retry, SendError, SendErrorKind,
+    SendToError, SessionClosed,
 };
-pub use base::event::{DialFailure, Events, HandshakeFailure, Lagged, PoolEvent, RejectedBy};
+pub use base::event::{Events, Lagged, PoolEvent};
 pub use base::id::{AttemptId, Origin, PeerId, PeerIdError, SessionId};
 pub use base::identity::{Corruption, Identity, IdentityError};
 pub use base::io::{BoxFuture, BoxedStream, Stream, TargetData};
 pub use base::metrics::{
-    DialFailures, HandshakeFailures, HookStats, InboundRows, LateAcceptRows, Rejections, Stats,
+    DialFailure, DialFailures, HandshakeFailure, HandshakeFailures, HookStats, InboundRows,
+    LateAcceptRows, Rejections, Stats,
 };
 pub use base::metrics::{
     DialPhase, DialSnapshot, LimitUse, Limits, SessionReport, SessionSnapshot, SessionState,

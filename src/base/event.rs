@@ -6,16 +6,17 @@
 
 use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::broadcast;
 
 use crate::base::address::Address;
-use crate::base::error::{CloseReason, DialError, HandshakeError, Limit, RejectReason};
+use crate::base::error::{CloseReason, DialError, Limit, RejectReason, RejectedBy};
 use crate::base::id::{AttemptId, Origin, PeerId, SessionId};
-use crate::base::metrics::SessionReport;
+use crate::base::metrics::{DialFailure, HandshakeFailure, SessionReport};
+use crate::base::sync::lock_std;
 
 /// Something that happened in a pool.
 ///
@@ -170,125 +171,6 @@ fn with_sources(error: &dyn Error) -> String {
     text
 }
 
-/// Who refused a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-pub enum RejectedBy {
-    /// We did.
-    Us,
-    /// The peer did.
-    Peer,
-}
-
-/// What kind of failure ended a dial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum DialFailure {
-    /// No address was given and none is known.
-    NoAddress,
-    /// The look-up of addresses failed.
-    Resolve,
-    /// No address could be connected.
-    Connect,
-    /// Connected, but no message 2: wrong key, network id, suite or clock.
-    NoAnswer,
-    /// The handshake failed otherwise.
-    Handshake,
-    /// `dial_timeout` passed.
-    TimedOut,
-    /// `verdict_timeout` passed.
-    VerdictTimedOut,
-    /// The peer refused.
-    Rejected,
-    /// Our own checks refused the peer.
-    Refused,
-    /// Nobody waited any more.
-    Cancelled,
-    /// The application disconnected the peer.
-    Disconnected,
-    /// An inbound session took the dial's place.
-    Superseded,
-    /// One of our own limits was met.
-    Limit,
-    /// The peer turned out to be ourselves.
-    OwnIdentity,
-    /// The pool ended.
-    PoolClosed,
-    /// The connector or the dial's task panicked.
-    Panicked,
-}
-
-impl From<&DialError> for DialFailure {
-    fn from(error: &DialError) -> Self {
-        match error.cause() {
-            DialError::OwnIdentity => Self::OwnIdentity,
-            DialError::PoolClosed => Self::PoolClosed,
-            DialError::NoAddress(_) => Self::NoAddress,
-            DialError::Resolve { .. } => Self::Resolve,
-            DialError::Connect { .. } | DialError::Open { .. } => Self::Connect,
-            DialError::Handshake(HandshakeError::NoAnswer) => Self::NoAnswer,
-            DialError::Handshake(HandshakeError::OwnIdentity) => Self::OwnIdentity,
-            DialError::Handshake(HandshakeError::TimedOut) | DialError::TimedOut => Self::TimedOut,
-            DialError::Handshake(_) => Self::Handshake,
-            DialError::VerdictTimedOut => Self::VerdictTimedOut,
-            DialError::Rejected { .. } => Self::Rejected,
-            DialError::Check(_) => Self::Refused,
-            DialError::Disconnected => Self::Disconnected,
-            DialError::Limit(_) => Self::Limit,
-            DialError::Panicked => Self::Panicked,
-            DialError::Superseded => Self::Superseded,
-            // These end one caller's wait, not a dial, or have been unwrapped by `cause`.
-            DialError::Deadline | DialError::SessionEnded(_) | DialError::Backoff { .. } => {
-                Self::Cancelled
-            }
-        }
-    }
-}
-
-/// What kind of failure ended an inbound handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum HandshakeFailure {
-    /// The stream failed or ended.
-    Io,
-    /// A message did not verify.
-    Unverified,
-    /// A message or its payload is malformed.
-    Malformed,
-    /// Message 1 is dated too far from our clock.
-    Skewed,
-    /// Message 1 was seen before.
-    Replayed,
-    /// The peer's key is not canonical, or our own.
-    BadKey,
-    /// It took too long.
-    TimedOut,
-    /// Shed for a newcomer while all places were taken.
-    Shed,
-}
-
-impl From<&HandshakeError> for HandshakeFailure {
-    fn from(error: &HandshakeError) -> Self {
-        match error {
-            HandshakeError::Io(_) | HandshakeError::NoAnswer => Self::Io,
-            HandshakeError::Verify { .. } => Self::Unverified,
-            HandshakeError::Length { .. }
-            | HandshakeError::Payload { .. }
-            | HandshakeError::NoVerdict
-            | HandshakeError::Protocol(_) => Self::Malformed,
-            HandshakeError::Skewed { .. } => Self::Skewed,
-            HandshakeError::Replayed => Self::Replayed,
-            HandshakeError::NonCanonicalKey | HandshakeError::OwnIdentity => Self::BadKey,
-            HandshakeError::TimedOut => Self::TimedOut,
-        }
-    }
-}
-
 /// The reader was too slow, and the oldest events were lost; how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{0} events were lost: the subscriber is too slow")]
@@ -416,8 +298,7 @@ impl Publisher {
     }
 
     fn channel(&self) -> MutexGuard<'_, Channel> {
-        // A panic while it is held leaves it as it was: each use is one assignment or one call.
-        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_std(&self.channel)
     }
 }
 

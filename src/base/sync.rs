@@ -28,6 +28,12 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// As [`lock`], for a lock of the standard library: one that loom's models must not see, because its
+/// interleavings are not modelled or it outlives a model's run.
+pub(crate) fn lock_std<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(noise_pool_loom)]
 mod modelled {
     //! What loom lacks, made of what it has.

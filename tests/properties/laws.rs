@@ -95,8 +95,9 @@ fn limits_hold(seen: &Snapshot, model: &Model, shut: bool) {
     // A pool that drains puts all its sessions there, and cuts none for want of room.
     let draining = if shut { LimitUse::default() } else { limits.draining };
     // Sessions that end hold what has come of them, up to a second bound.
-    let ending = limits.inbox_bytes.limit + limits.buffered_bytes.limit;
-    for LimitUse { held, high_water, limit } in [
+    let mut ending = limits.inbox_bytes;
+    ending.limit += limits.buffered_bytes.limit;
+    for LimitUse { held, high_water, limit, .. } in [
         limits.sessions,
         limits.inbound,
         draining,
@@ -105,7 +106,7 @@ fn limits_hold(seen: &Snapshot, model: &Model, shut: bool) {
         limits.pending_handshakes,
         limits.discarding,
         limits.buffered_bytes,
-        LimitUse { limit: ending, ..limits.inbox_bytes },
+        ending,
     ] {
         assert!(held <= high_water && high_water <= limit, "limits: {limits:?}");
     }

@@ -1,14 +1,16 @@
 //! Counters: numbers for people.
 //!
-//! Owns the live counters behind [`Stats`](super::Stats). They only grow. Nothing here may block or order
+//! Owns the live counters behind the statistics. They only grow. Nothing here may block or order
 //! memory: a counter is no condition to act on.
 
 use std::cell::Cell;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// A value of [`Stats`] that is sampled from live counters.
+use crate::base::sync::lock_std;
+
+/// A value of the statistics that is sampled from live counters.
 pub(crate) trait Sampled {
     type Live: Default;
 
@@ -134,7 +136,7 @@ static FREE: Mutex<[bool; COMMON]> = Mutex::new([true; COMMON]);
 impl Owned {
     #[cold]
     fn take(&self) -> usize {
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = lock_std(&FREE);
         let cell = free.iter().position(|free| *free).unwrap_or(COMMON);
         if let Some(free) = free.get_mut(cell) {
             *free = false;
@@ -146,7 +148,7 @@ impl Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = lock_std(&FREE);
         if let Some(free) = free.get_mut(self.0.get()) {
             *free = true;
         }
