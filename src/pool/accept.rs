@@ -16,8 +16,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{Instrument as _, debug, warn};
 
 use crate::base::address::Address;
-use crate::base::error::{HandshakeError, Limit, ListenError, Refusal, RejectReason};
-use crate::base::event::{PoolEvent, RejectedBy};
+use crate::base::environment::share;
+use crate::base::error::{HandshakeError, Limit, ListenError, Refusal, RejectReason, RejectedBy};
+use crate::base::event::PoolEvent;
 use crate::base::id::{Origin, PeerId};
 use crate::base::io::BoxedStream;
 use crate::base::sync::lock;
@@ -239,9 +240,7 @@ impl Inner {
             self.events.publish(|| PoolEvent::LimitHit { limit: Limit::Discarding });
             return;
         };
-        let mut random = [0; 4];
-        self.settings.entropy.fill(&mut random);
-        let share = f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX);
+        let share = share(&*self.settings.entropy);
         let spread = self.settings.handshake_timeout.saturating_sub(DISCARD_AT_LEAST);
         let until = Instant::now() + DISCARD_AT_LEAST + spread.mul_f64(share);
         let pool = self.clone();

@@ -16,11 +16,11 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, debug};
 
 use crate::base::address::Address;
-use crate::base::error::{DialError, HandshakeError, RejectReason};
-use crate::base::event::{DialFailure, PoolEvent, RejectedBy};
+use crate::base::error::{DialError, HandshakeError, RejectReason, RejectedBy};
+use crate::base::event::PoolEvent;
 use crate::base::id::{AttemptId, Origin, PeerId};
 use crate::base::io::{BoxFuture, BoxedStream, TargetData};
-use crate::base::metrics::DialPhase;
+use crate::base::metrics::{DialFailure, DialPhase};
 use crate::base::sync::{AtomicUsize, Mutex, Notify, OnceLock, lock};
 use crate::pool::halt::Halt;
 use crate::pool::hooks;

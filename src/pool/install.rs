@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::base::address::Address;
+use crate::base::environment::share;
 use crate::base::error::{CloseReason, DialError, Limit, Refusal};
 use crate::base::event::PoolEvent;
 use crate::base::id::{Origin, PeerId, SessionId};
@@ -76,9 +77,7 @@ impl Inner {
     /// began together do not end together.
     fn expires_at(&self) -> Option<Instant> {
         let age = self.settings.max_age?;
-        let mut random = [0; 4];
-        self.settings.entropy.fill(&mut random);
-        let share = f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX);
+        let share = share(&*self.settings.entropy);
         Some(Instant::now() + age.mul_f64(1.0 - 0.1 * share))
     }
 
