@@ -41,7 +41,7 @@ use bytes::{Buf, BufMut, Bytes};
 use snow::{Builder, HandshakeState};
 
 use super::crypto::{self, TAG, Transport};
-use super::record::MAX_APPLICATION_PAYLOAD;
+use crate::base::config::MAX_APPLICATION_PAYLOAD;
 use crate::base::environment::Entropy;
 use crate::base::error::{HandshakeError, ProtocolError};
 use crate::base::id::PeerId;

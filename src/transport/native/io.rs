@@ -11,10 +11,8 @@ use tokio::time::timeout;
 
 use super::BoxedStream;
 use crate::base::error::HandshakeError;
-use crate::proto::native::frame;
+use crate::proto::native::frame::{self, PREFIX};
 
-/// Bytes of the length before each message.
-pub(super) const PREFIX: usize = 2;
 /// How long a connection that ends may take for its farewell.
 const PARTING: Duration = Duration::from_secs(1);
 /// Memory that a message begins with or grows by, in bytes, and the room for a farewell's last input.

@@ -347,7 +347,7 @@ impl Answered {
             max_message: self.native.shared.max_message,
             application_payload: self.native.application_payload(),
         };
-        let (finished, message) = self.state.write_message3(&hello, io::PREFIX)?;
+        let (finished, message) = self.state.write_message3(&hello, frame::PREFIX)?;
         io::write_after_prefix(&mut self.stream, message).await?;
         let handshake_hash = finished.handshake_hash;
         let core = self.native.core(HandshakeRole::Initiator, finished, self.peer_max_message);
