@@ -70,7 +70,7 @@ impl Identity {
 
     /// Our public name.
     pub fn peer_id(&self) -> PeerId {
-        PeerId::of_derived_key(*self.key.public())
+        PeerId::from_bytes(*self.key.public())
     }
 
     /// Reads a key file. This blocks for as long as the file system takes.
@@ -238,7 +238,7 @@ fn encode(key: &StaticKey) -> Zeroizing<Vec<u8>> {
     let mut secret = Zeroizing::new([0; TEXT]);
     BASE32_NOPAD.encode_mut(key.secret(), &mut *secret);
     secret.make_ascii_lowercase();
-    let public = PeerId::of_derived_key(*key.public());
+    let public = PeerId::from_bytes(*key.public());
     let mut text = Zeroizing::new(Vec::with_capacity(FILE));
     text.extend_from_slice(format!("{HEAD}\npublic {public}\nsecret ").as_bytes());
     text.extend_from_slice(&*secret);

@@ -91,7 +91,7 @@ fn terms(page: &Page, who: &str) -> HandshakeParams {
 /// Runs the handshake of the page, and checks each byte of it.
 fn shake_hands(page: &Page) -> (Finished, Finished) {
     let (ours, theirs) = (terms(page, "initiator"), terms(page, "responder"));
-    let responder = PeerId::from_public_key(page.key("responder static public")).unwrap();
+    let responder = PeerId::from_bytes(page.key("responder static public"));
     let hello2 =
         Message2 { instance: 0x2222_2222_2222_2222, time: 1_700_000_001, max_message: MAX_MESSAGE };
     let hello3 = Message3 {
