@@ -3,7 +3,7 @@
 //!
 //! A [`Pool`] dials each peer once however many tasks ask, pools a session only when its handshake
 //! is complete and its ready check has passed, hands out [`Lease`]s on it, probes it when it was
-//! silent, drains it before it closes it, and shows everything through [`Snapshot`]s.
+//! silent, drains it before it closes it, and shows everything in snapshots ([`Pool::snapshot`]).
 //!
 //! # The model
 //!
@@ -94,37 +94,56 @@ pub mod fuzzing {
     pub use crate::verify::fuzz::*;
 }
 
-pub mod error {
-    //! What can go wrong, one enum per operation; each says whether and when to retry.
-    pub use crate::base::error::*;
+pub mod config {
+    //! What a [`Config`](crate::Config) is made of, and what can be wrong with it.
+    pub use crate::base::config::{ConfigError, ConfigValue, Loopback, WhenFull};
+    pub use crate::base::environment::{Entropy, OsEntropy, SystemWallClock, WallClock};
+    pub use crate::base::suite::{Suite, UnknownSuite};
 }
 
-pub use base::address::{Address, AddressError, PeerAddress, PeerAddressError};
-pub use base::config::{Config, ConfigError, ConfigValue, Loopback, WhenFull};
-pub use base::environment::{Entropy, OsEntropy, SystemWallClock, WallClock};
-pub use base::error::{
-    AdoptError, CloseReason, DialError, GoodbyeReason, HandshakeError, Limit, ListenError,
-    PingError, ProtocolError, Refusal, RejectReason, RejectedBy, Retry, SendError, SendErrorKind,
-    SendToError, SessionClosed,
-};
-pub use base::event::{Events, Lagged, PoolEvent};
-pub use base::id::{AttemptId, Origin, PeerId, PeerIdError, SessionId};
-pub use base::identity::{Corruption, Identity, IdentityError};
-pub use base::io::{BoxFuture, BoxedStream, Stream, TargetData};
-pub use base::metrics::{
-    DialFailure, DialFailures, HandshakeFailure, HandshakeFailures, HookStats, InboundRows,
-    LateAcceptRows, Rejections, Stats,
-};
-pub use base::metrics::{
-    DialPhase, DialSnapshot, LimitUse, Limits, SessionReport, SessionSnapshot, SessionState,
-    Snapshot,
-};
-#[cfg(feature = "snapshot-codec")]
-pub use base::metrics::{Malformed, SnapshotDecodeError, SnapshotEncodeError};
-pub use base::suite::{Suite, UnknownSuite};
+pub mod error {
+    //! What can go wrong, one enum per operation; each says whether and when to retry.
+    pub use crate::base::address::{AddressError, PeerAddressError};
+    pub use crate::base::error::{
+        AdoptError, CloseReason, DialError, ErrorKind, GoodbyeReason, HandshakeError, Limit,
+        ListenError, PingError, ProtocolError, Refusal, RejectReason, Retry, SendError,
+        SendErrorKind, SendToError, SessionClosed,
+    };
+    pub use crate::base::id::PeerIdError;
+    pub use crate::base::identity::{Corruption, IdentityError};
+}
+
+pub mod event {
+    //! What happens in a pool, as it happens: [`Pool::subscribe`](crate::Pool::subscribe).
+    pub use crate::base::error::RejectedBy;
+    pub use crate::base::event::{Events, Lagged, PoolEvent};
+    pub use crate::base::metrics::{DialFailure, HandshakeFailure};
+}
+
+pub mod io {
+    //! Streams and futures, as a [`Connector`](crate::Connector) and [`Hooks`](crate::Hooks) pass them.
+    pub use crate::base::io::{BoxFuture, BoxedStream, Stream, TargetData};
+}
+
+pub mod snapshot {
+    //! A pool at one moment, and its counters: [`Pool::snapshot`](crate::Pool::snapshot),
+    //! [`Pool::stats`](crate::Pool::stats).
+    pub use crate::base::metrics::{
+        DialFailures, DialPhase, DialSnapshot, HandshakeFailures, HookStats, InboundRows,
+        LateAcceptRows, LimitUse, Limits, Rejections, SessionReport, SessionSnapshot, SessionState,
+        Snapshot, Stats,
+    };
+    #[cfg(feature = "snapshot-codec")]
+    pub use crate::base::metrics::{Malformed, SnapshotDecodeError, SnapshotEncodeError};
+}
+
+pub use base::address::{Address, PeerAddress};
+pub use base::config::Config;
+pub use base::id::{AttemptId, Origin, PeerId, SessionId};
+pub use base::identity::Identity;
 pub use pool::builder::PoolBuilder;
 pub use pool::hooks::{Candidate, Hooks, SessionInfo};
-pub use pool::shutdown::{Disconnect, DrainReport, How};
+pub use pool::shutdown::{CloseMode, Disconnect, DrainReport};
 pub use pool::target::Target;
 pub use pool::{Pool, Role};
 pub use session::{ExclusiveLease, Inbox, Lease, Message, SendOptions};

@@ -10,7 +10,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use noise_pool::{Config, Identity, Inbox, Lease, PeerId, Pool, SendErrorKind, SessionState};
+use noise_pool::error::SendErrorKind;
+use noise_pool::snapshot::SessionState;
+use noise_pool::{Config, Identity, Inbox, Lease, PeerId, Pool};
 use support::net::Net;
 use support::{identity, soon, until};
 use tokio::time::{sleep, timeout};

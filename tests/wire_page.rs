@@ -6,10 +6,11 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use noise_pool::{
-    CloseReason, Config, Disconnect, GoodbyeReason, Inbox, Lease, Pool, PoolEvent, Role,
-    SessionReport, Suite, Target,
-};
+use noise_pool::config::Suite;
+use noise_pool::error::{CloseReason, GoodbyeReason};
+use noise_pool::event::PoolEvent;
+use noise_pool::snapshot::SessionReport;
+use noise_pool::{Config, Disconnect, Inbox, Lease, Pool, Role, Target};
 use support::raw::{self, Raw, Session};
 use support::{identity, soon};
 use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
@@ -183,7 +184,7 @@ async fn the_pool_drains_and_rekeys_as_the_page_says() {
     assert!((6..=10).contains(&rekeys), "every two or three frames: {rekeys}");
 
     drop(lease);
-    pool.disconnect(&speaker(raw::CHACHA).id(), Disconnect::default());
+    pool.disconnect(&speaker(raw::CHACHA).id(), Disconnect::drain());
     assert_eq!(soon("the drain", raw.hear_one(raw::DRAIN)).await, b"");
     raw.say(&[raw::data(b"last"), raw::record(raw::DRAIN, b"")].concat()).await;
     let goodbye = soon("the goodbye", raw.hear_one(raw::GOODBYE)).await;

@@ -21,7 +21,8 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use noise_pool::{BoxFuture, Pool};
+use noise_pool::Pool;
+use noise_pool::io::BoxFuture;
 
 use support::{alive_tasks, at_rest, soon, until};
 use wire::Wire;

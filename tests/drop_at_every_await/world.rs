@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use noise_pool::{
-    Config, Events, ExclusiveLease, Identity, Inbox, Lease, LimitUse, Pool, PoolEvent,
-    SendErrorKind,
-};
+use noise_pool::error::SendErrorKind;
+use noise_pool::event::{Events, PoolEvent};
+use noise_pool::snapshot::LimitUse;
+use noise_pool::{Config, ExclusiveLease, Identity, Inbox, Lease, Pool};
 
 use super::support::{self, identity, soon, until};
 use super::wire::{Network, Wire};

@@ -10,9 +10,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use noise_pool::config::{Entropy, WallClock};
+use noise_pool::error::Limit;
+use noise_pool::event::PoolEvent;
+use noise_pool::io::BoxFuture;
+use noise_pool::snapshot::{SessionState, Stats};
 use noise_pool::{
-    BoxFuture, Config, Disconnect, Entropy, Hooks, How, Identity, Inbox, Limit, PeerId, Pool,
-    PoolEvent, Role, SessionInfo, SessionState, Stats, WallClock,
+    CloseMode, Config, Disconnect, Hooks, Identity, Inbox, PeerId, Pool, Role, SessionInfo,
 };
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -34,7 +38,7 @@ pub(crate) enum Order {
     /// Get a session and send messages on it.
     Talk(Talk),
     /// Disconnect a peer.
-    Part { to: usize, how: How },
+    Part { to: usize, mode: CloseMode },
     /// Find the session with a peer broken.
     Discard { to: usize },
     /// Drain the pool, and begin another under the same key.
@@ -244,8 +248,8 @@ impl Seat {
                 Order::Talk(talk) => {
                     tokio::spawn(self.clone().talk(pool.clone(), life, talk));
                 }
-                Order::Part { to, how } => {
-                    pool.disconnect(&self.peers[to], Disconnect { how, refuse_for: None });
+                Order::Part { to, mode } => {
+                    pool.disconnect(&self.peers[to], Disconnect::new(mode));
                 }
                 Order::Discard { to } => {
                     if let Some(lease) = pool.get(&self.peers[to]) {

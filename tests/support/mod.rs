@@ -12,7 +12,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::task::Poll;
 use std::time::Duration;
 
-use noise_pool::{Config, Identity, Inbox, PeerId, Pool, SessionState, Target};
+use noise_pool::snapshot::SessionState;
+use noise_pool::{Config, Identity, Inbox, PeerId, Pool, Target};
 
 /// A pool with its inbox and its TCP listener on 127.0.0.1.
 pub(crate) struct Node {

@@ -5,9 +5,9 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use thiserror::Error;
-use tokio::time::Instant;
 
 use super::close::CloseReason;
 use super::handshake::HandshakeError;
@@ -116,7 +116,7 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// Whether and when the call is worth repeating, seen from `now`.
+    /// Whether and when the call is worth repeating.
     ///
     /// A failure that began a backoff is returned to its waiters as [`DialError::Backoff`], so its
     /// moment is known to all of them.
