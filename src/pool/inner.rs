@@ -312,7 +312,7 @@ impl Inner {
                 random,
             )
         });
-        (DialError::Backoff { until: until.into(), cause: Arc::new(error) }, spent)
+        (DialError::Backoff { until, cause: Arc::new(error) }, spent)
     }
 
     /// A session to the peer exists: its failures are forgotten.
@@ -339,7 +339,7 @@ impl Inner {
         }
         let now = Instant::now().into_std();
         let (until, cause) = backoff.check(&target.peer, &self.hashes(target.addresses()), now)?;
-        Some(DialError::Backoff { until: until.into(), cause: Arc::new(cause.clone()) })
+        Some(DialError::Backoff { until, cause: Arc::new(cause.clone()) })
     }
 
     /// The error for a call for a peer that the application refuses.
@@ -349,7 +349,7 @@ impl Inner {
             return None;
         }
         let until = backoff.refused_by_application(peer, Instant::now().into_std())?;
-        Some(DialError::Backoff { until: until.into(), cause: Arc::new(DialError::Disconnected) })
+        Some(DialError::Backoff { until, cause: Arc::new(DialError::Disconnected) })
     }
 
     fn hashes(&self, addresses: &[Address]) -> Vec<u64> {

@@ -109,7 +109,7 @@ impl Inner {
             };
             debug!(peer = %target.peer.short(), %error, "a kept peer is not reached");
             match error.retry() {
-                Retry::At(until) => sleep_until(until).await,
+                Retry::At(until) => sleep_until(until.into()).await,
                 Retry::Now => sleep(self.settings.initial_backoff).await,
                 // What the application can mend while the pool runs is tried again, rarely.
                 Retry::Never if matches!(error, DialError::PoolClosed | DialError::OwnIdentity) => {

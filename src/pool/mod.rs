@@ -35,9 +35,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::base::config::ConfigError;
 use crate::base::error::{AdoptError, DialError, ListenError, SendErrorKind, SendToError};
 use crate::base::event::Events;
 use crate::base::id::PeerId;
+use crate::base::identity::Identity;
 use crate::base::io::{BoxedStream, Stream};
 use crate::base::metrics::Snapshot;
 use crate::base::metrics::Stats;
@@ -48,7 +50,6 @@ use crate::pool::inner::{Inner, PeerSlot};
 use crate::pool::shutdown::{Disconnect, DrainReport};
 use crate::pool::target::Target;
 use crate::session::{Availability, ExclusiveLease, Lease};
-use crate::{ConfigError, Identity};
 
 /// Holds at most one session per peer, and shares it among all who ask.
 ///
