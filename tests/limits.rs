@@ -273,7 +273,7 @@ async fn whoever_does_not_wait_is_told_which_limit_it_was() {
     assert_eq!(error.retry(), Retry::Now);
     let mut told = false;
     while let Some(Ok(event)) = events.try_recv() {
-        told |= event == PoolEvent::LimitHit { limit: Limit::Sessions };
+        told |= matches!(event, PoolEvent::LimitHit { limit: Limit::Sessions, .. });
     }
     assert!(told);
     assert_eq!(pool.stats().dial_failures.limit, 1);

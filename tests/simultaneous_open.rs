@@ -704,7 +704,7 @@ async fn two_processes_with_one_key_are_noticed() {
         assert_eq!(peer.pool.stats().identity_conflicts, 1);
         let conflict = async {
             while let Some(event) = events.recv().await {
-                if let Ok(PoolEvent::IdentityConflict { peer }) = event {
+                if let Ok(PoolEvent::IdentityConflict { peer, .. }) = event {
                     return Some(peer);
                 }
             }

@@ -27,6 +27,7 @@ use crate::base::sync::lock_std;
 #[non_exhaustive]
 pub enum PoolEvent {
     /// A session was pooled. It comes before the session's first message.
+    #[non_exhaustive]
     Opened {
         /// To whom.
         peer: PeerId,
@@ -44,6 +45,7 @@ pub enum PoolEvent {
         handshake_time: Duration,
     },
     /// A session ended. It comes after the session's last message.
+    #[non_exhaustive]
     Closed {
         /// To whom.
         peer: PeerId,
@@ -55,6 +57,7 @@ pub enum PoolEvent {
         report: SessionReport,
     },
     /// A dial began.
+    #[non_exhaustive]
     DialStarted {
         /// To whom.
         peer: PeerId,
@@ -62,6 +65,7 @@ pub enum PoolEvent {
         attempt: AttemptId,
     },
     /// A dial ended in a session.
+    #[non_exhaustive]
     DialSucceeded {
         /// To whom.
         peer: PeerId,
@@ -77,6 +81,7 @@ pub enum PoolEvent {
         elapsed: Duration,
     },
     /// A dial ended otherwise.
+    #[non_exhaustive]
     DialFailed {
         /// To whom.
         peer: PeerId,
@@ -94,6 +99,7 @@ pub enum PoolEvent {
         elapsed: Duration,
     },
     /// A session was refused after its handshake.
+    #[non_exhaustive]
     Rejected {
         /// With whom.
         peer: PeerId,
@@ -103,6 +109,7 @@ pub enum PoolEvent {
         by: RejectedBy,
     },
     /// An idle session made room for another; `Closed` follows when it has drained.
+    #[non_exhaustive]
     Evicted {
         /// To whom.
         peer: PeerId,
@@ -110,6 +117,7 @@ pub enum PoolEvent {
         session: SessionId,
     },
     /// A newer session of the same peer replaced one; `Closed` follows when it has drained.
+    #[non_exhaustive]
     Superseded {
         /// To whom.
         peer: PeerId,
@@ -119,6 +127,7 @@ pub enum PoolEvent {
         by: SessionId,
     },
     /// An inbound handshake failed.
+    #[non_exhaustive]
     HandshakeFailed {
         /// Where it came from, if the stream has an address.
         remote: Option<Address>,
@@ -126,11 +135,13 @@ pub enum PoolEvent {
         cause: HandshakeFailure,
     },
     /// Two processes seem to use this peer's identity at the same time.
+    #[non_exhaustive]
     IdentityConflict {
         /// Whose.
         peer: PeerId,
     },
     /// One of our own limits turned something away.
+    #[non_exhaustive]
     LimitHit {
         /// Which.
         limit: Limit,

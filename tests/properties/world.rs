@@ -431,7 +431,7 @@ impl Told {
             PoolEvent::Evicted { .. } => self.evicted += 1,
             PoolEvent::Superseded { .. } => self.superseded += 1,
             PoolEvent::HandshakeFailed { .. } => self.handshakes_failed += 1,
-            PoolEvent::LimitHit { limit: Limit::PendingHandshakes } => self.shed += 1,
+            PoolEvent::LimitHit { limit: Limit::PendingHandshakes, .. } => self.shed += 1,
             PoolEvent::IdentityConflict { .. } => self.conflicts += 1,
             _ => {}
         }

@@ -312,7 +312,7 @@ impl Seat {
                 self.book.ended((self.number, life, *session), *reason, *report);
             }
             // One of the sessions that drain is cut, and nobody says whose.
-            PoolEvent::LimitHit { limit: Limit::Draining } => {
+            PoolEvent::LimitHit { limit: Limit::Draining, .. } => {
                 (0..self.peers.len()).for_each(|peer| self.book.disturb(self.number, peer));
             }
             _ => {}

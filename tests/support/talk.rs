@@ -109,7 +109,7 @@ impl Talker {
                                 book.send(pool.id(), &lease).await;
                             }
                         }
-                        Ok(PoolEvent::LimitHit { limit: Limit::Draining }) => {
+                        Ok(PoolEvent::LimitHit { limit: Limit::Draining, .. }) => {
                             book.0.lock().unwrap().draining_full = true;
                         }
                         _ => {}
