@@ -2,13 +2,13 @@
 //! router.
 //!
 //! A [`Pool`] dials each peer once however many tasks ask, pools a session only when its handshake
-//! is complete and its ready check has passed, hands out [`Lease`]s on it, probes it when it was
-//! silent, drains it before it closes it, and shows everything in snapshots ([`Pool::snapshot`]).
+//! is complete and its ready check has passed, hands out [`Lease`]s on it, probes it after silence,
+//! drains it before it closes it, and shows all of it in a [`Snapshot`](snapshot::Snapshot).
 //!
 //! # The model
 //!
-//! A *peer* is named by its static key, its [`PeerId`], never by an address. What the pool knows of
-//! a peer is its *slot*; a slot exists only while there is a dial or a session:
+//! A *peer* is named by its [`PeerId`], on the native wire its static key, never by an address. What
+//! the pool knows of a peer is its *slot*; a slot exists only while there is a dial or a session:
 //!
 //! ```text
 //!            get_or_dial                 message 2,              the peer's verdict:
@@ -56,14 +56,14 @@
 //!
 //! * At most one session per peer is handed out, on both ends the same one.
 //! * N callers and a dead peer cost one dial and one timeout; all get one error, which says when to
-//!   ask again.
+//!   call again.
 //! * Room is reserved before a dial begins; `max_sessions` is never exceeded.
 //! * A message that was accepted is delivered once or reported: delivered, unknown, or expired.
 //! * A handle that outlives its session gives an error and never touches a successor.
-//! * A stranger gets not one byte, and costs a bounded amount of memory, time and processor.
+//! * A stranger gets no byte, and costs a bounded amount of memory, time and processor.
 //! * Every future may be dropped at any await, and every callback may panic or hang.
 //!
-//! `SECURITY.md` says how each is enforced, and what is not promised.
+//! [`docs::security`] says how each is enforced, and what is not promised; [`docs::wire`] is the wire.
 //!
 //! # Features
 //!
@@ -86,6 +86,32 @@ mod verify;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}
+
+#[cfg(doc)]
+pub mod docs {
+    //! The pages of the repository that users need: a module each, without items.
+    //!
+    //! A page links to others by their files; the definition in front of each page comes first, and
+    //! leads to the module instead.
+
+    /// [docs/wire.md]: crate::docs::wire
+    ///
+    #[doc = include_str!("../CHANGELOG.md")]
+    pub mod changelog {}
+
+    /// [SECURITY.md]: crate::docs::security#where-each-promise-is-shown
+    ///
+    #[doc = include_str!("../docs/proof.md")]
+    pub mod proof {}
+
+    /// [docs/proof.md]: crate::docs::proof
+    ///
+    #[doc = include_str!("../SECURITY.md")]
+    pub mod security {}
+
+    #[doc = include_str!("../docs/wire.md")]
+    pub mod wire {}
+}
 
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

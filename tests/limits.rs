@@ -117,9 +117,9 @@ async fn at_limit_one_two_pools_that_dial_each_other_share_one_session() {
             drop((at_a, at_b));
             for pool in [&a, &b] {
                 at_rest(pool).await;
-                let picture = pool.snapshot();
-                assert_eq!(picture.limits.sessions.high_water, 1);
-                assert_eq!(picture.sessions.len(), 1);
+                let snapshot = pool.snapshot();
+                assert_eq!(snapshot.limits.sessions.high_water, 1);
+                assert_eq!(snapshot.sessions.len(), 1);
             }
         }
     }
@@ -164,8 +164,8 @@ async fn at_limit_one_a_peer_that_dials_again_takes_its_own_old_place() {
 /// One session in the map, and nothing else but what still drains.
 async fn at_rest_but_draining(pool: &Pool) {
     until("nothing is under way", || {
-        let picture = pool.snapshot();
-        picture.dials.is_empty() && picture.limits.sessions.held == 1 && slots(pool) == 1
+        let snapshot = pool.snapshot();
+        snapshot.dials.is_empty() && snapshot.limits.sessions.held == 1 && slots(pool) == 1
     })
     .await;
 }
@@ -241,9 +241,9 @@ async fn a_hundred_failed_panicked_and_cancelled_dials_leave_the_only_room_free(
     }
     at_rest(&pool).await;
     let lease = soon("the lucky dial", pool.get_or_dial(peer.id())).await.unwrap();
-    let picture = pool.snapshot();
-    assert_eq!(picture.limits.sessions.high_water, 1);
-    assert_eq!((slots(&pool), picture.limits.sessions.held), (1, 1));
+    let snapshot = pool.snapshot();
+    assert_eq!(snapshot.limits.sessions.high_water, 1);
+    assert_eq!((slots(&pool), snapshot.limits.sessions.held), (1, 1));
     drop(lease);
     let (stats, failures) = (pool.stats(), pool.stats().dial_failures);
     assert_eq!((stats.dials, stats.dials_succeeded), (101, 1));

@@ -1,7 +1,7 @@
-//! What happens in a pool, told to whoever wants to know.
+//! What happens in a pool, for its subscribers.
 //!
 //! Owns [`PoolEvent`], the bounded subscription [`Events`] and the publishing end. Publishing must
-//! never wait for a reader: one that is too slow loses the oldest events and is told how many.
+//! never wait for a reader: one that is too slow loses the oldest events and learns how many.
 //! Without subscribers an event is not even built.
 
 use std::error::Error;
@@ -29,11 +29,11 @@ pub enum PoolEvent {
     /// A session was pooled. It comes before the session's first message.
     #[non_exhaustive]
     Opened {
-        /// To whom.
+        /// The peer at the other end.
         peer: PeerId,
         /// Its number.
         session: SessionId,
-        /// Who opened it.
+        /// The side that opened it.
         origin: Origin,
         /// The other end's address, if the stream has one.
         remote: Option<Address>,
@@ -47,7 +47,7 @@ pub enum PoolEvent {
     /// A session ended. It comes after the session's last message.
     #[non_exhaustive]
     Closed {
-        /// To whom.
+        /// The peer at the other end.
         peer: PeerId,
         /// Its number.
         session: SessionId,
@@ -59,7 +59,7 @@ pub enum PoolEvent {
     /// A dial began.
     #[non_exhaustive]
     DialStarted {
-        /// To whom.
+        /// The peer at the other end.
         peer: PeerId,
         /// Its number.
         attempt: AttemptId,
@@ -67,7 +67,7 @@ pub enum PoolEvent {
     /// A dial ended in a session.
     #[non_exhaustive]
     DialSucceeded {
-        /// To whom.
+        /// The peer at the other end.
         peer: PeerId,
         /// Its number.
         attempt: AttemptId,
@@ -83,7 +83,7 @@ pub enum PoolEvent {
     /// A dial ended otherwise.
     #[non_exhaustive]
     DialFailed {
-        /// To whom.
+        /// The peer at the other end.
         peer: PeerId,
         /// Its number.
         attempt: AttemptId,
@@ -101,17 +101,17 @@ pub enum PoolEvent {
     /// A session was refused after its handshake.
     #[non_exhaustive]
     Rejected {
-        /// With whom.
+        /// The peer at the other end.
         peer: PeerId,
         /// Why.
         reason: RejectReason,
-        /// Who refused.
+        /// The side that refused.
         by: RejectedBy,
     },
     /// An idle session made room for another; `Closed` follows when it has drained.
     #[non_exhaustive]
     Evicted {
-        /// To whom.
+        /// The peer at the other end.
         peer: PeerId,
         /// Its number.
         session: SessionId,
@@ -119,7 +119,7 @@ pub enum PoolEvent {
     /// A newer session of the same peer replaced one; `Closed` follows when it has drained.
     #[non_exhaustive]
     Superseded {
-        /// To whom.
+        /// The peer at the other end.
         peer: PeerId,
         /// The older one.
         session: SessionId,
@@ -137,7 +137,7 @@ pub enum PoolEvent {
     /// Two processes seem to use this peer's identity at the same time.
     #[non_exhaustive]
     IdentityConflict {
-        /// Whose.
+        /// The peer.
         peer: PeerId,
     },
     /// One of our own limits turned something away.
@@ -248,14 +248,14 @@ impl Drop for Counted {
 
 /// The publishing end; one per pool.
 pub(crate) struct Publisher {
-    /// Read before anything else: a pool that nobody listens to pays one load per event.
+    /// Read before anything else: a pool without subscribers pays one load per event.
     subscribers: Arc<AtomicUsize>,
     channel: Mutex<Channel>,
     capacity: usize,
 }
 
 enum Channel {
-    /// Nobody has subscribed yet: the buffer does not exist.
+    /// There was no subscriber yet: the buffer does not exist.
     Unused,
     Open(broadcast::Sender<PoolEvent>),
     /// The pool has ended.
@@ -272,9 +272,9 @@ impl Publisher {
         }
     }
 
-    /// Tells the subscribers; `event` is called only if there are any. Never waits for them.
+    /// Publishes to the subscribers; `event` is called only if there are any. Never waits for them.
     pub(crate) fn publish(&self, event: impl FnOnce() -> PoolEvent) {
-        // Who subscribed before this event happened has raised the count before, so it is seen.
+        // A subscriber from before this event has raised the count before it, so it is seen.
         if self.subscribers.load(Ordering::Relaxed) == 0 {
             return;
         }

@@ -1,4 +1,4 @@
-//! Names of things: peers, sessions, dial attempts, and who began a session.
+//! Names of things: peers, sessions, dial attempts, and the side that opened a session.
 //!
 //! Owns the identifiers and their text forms. Numbers given out here never repeat within a process,
 //! so that a stale handle can never be taken for its successor.
@@ -211,7 +211,7 @@ process_unique! {
     AttemptId
 }
 
-/// Who opened a session.
+/// Which side opened a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]

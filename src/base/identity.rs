@@ -41,7 +41,7 @@ const TEXT: usize = 52;
 /// The length of a whole key file in bytes.
 const FILE: usize = HEAD.len() + 1 + 2 * ("public ".len() + TEXT + 1);
 
-/// Our own static key pair: who we are to every peer.
+/// Our own static key pair, whose public half is our name to every peer.
 ///
 /// Clones share one key, which is wiped from memory when the last is dropped.
 #[derive(Clone)]
@@ -303,7 +303,7 @@ fn check_access(_: &File, _: &Path) -> Result<(), IdentityError> {
     Ok(())
 }
 
-/// Writes `content` to a file that nobody else can see yet, then gives it its name.
+/// Writes `content` to a file under a name of its own, then gives it its final name.
 ///
 /// A hard link is the way to do the latter that fails if the name is taken, with nothing in between.
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -339,7 +339,7 @@ struct Temporary(PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // Nobody could do more about a failure than to find the file by its name.
+        // A failure leaves the file behind under its own name; nothing more can be done here.
         let _ = fs::remove_file(&self.0);
     }
 }

@@ -51,7 +51,7 @@ mod modelled {
 
     /// The standard `Arc`, whose count is one of loom's, read and changed in the orders that the
     /// standard library uses. Loom interrupts a thread only at its own operations: between a change
-    /// of its count and that of the `Arc` within, which follows at once, nobody else runs.
+    /// of its count and that of the `Arc` within, which follows at once, no other thread runs.
     pub(crate) struct Arc<T> {
         /// Taken only when this share ends.
         value: Option<std::sync::Arc<T>>,

@@ -105,8 +105,8 @@ fn closed(world: &mut World, _: bool) -> Step<'_> {
 fn stops_at_once(world: &mut World, _: bool) -> Step<'_> {
     Box::pin(async {
         tokio::time::sleep(Duration::from_millis(1)).await;
-        let picture = world.a.snapshot();
-        assert_eq!((picture.dials.len(), picture.limits.dials.held), (0, 0));
+        let snapshot = world.a.snapshot();
+        assert_eq!((snapshot.dials.len(), snapshot.limits.dials.held), (0, 0));
         assert_eq!(alive_tasks(), world.tasks);
     })
 }

@@ -130,9 +130,9 @@ async fn leaves_nothing(world: &mut World) {
     at_rest(&world.a).await;
     at_rest(&world.b).await;
     for pool in [&world.a, &world.b] {
-        let picture = pool.snapshot();
-        assert_eq!(picture.sessions.len(), 1);
-        assert_eq!(picture.sessions[0].leases, 0);
+        let snapshot = pool.snapshot();
+        assert_eq!(snapshot.sessions.len(), 1);
+        assert_eq!(snapshot.sessions[0].leases, 0);
         until("the bytes are back", || {
             let now = pool.snapshot();
             let held = [&now.limits.buffered_bytes, &now.limits.inbox_bytes].map(|use_| use_.held);

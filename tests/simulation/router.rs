@@ -159,11 +159,11 @@ impl Seat {
     }
 
     fn look(&self, pool: &Pool) -> Seen {
-        let picture = pool.snapshot();
-        let limits = &picture.limits;
-        let at_rest = picture.dials.is_empty()
-            && picture.sessions.iter().all(|session| session.state == SessionState::Ready)
-            && limits.sessions.held == picture.sessions.len() as u64
+        let snapshot = pool.snapshot();
+        let limits = &snapshot.limits;
+        let at_rest = snapshot.dials.is_empty()
+            && snapshot.sessions.iter().all(|session| session.state == SessionState::Ready)
+            && limits.sessions.held == snapshot.sessions.len() as u64
             && [
                 limits.draining,
                 limits.dials,
@@ -175,7 +175,7 @@ impl Seat {
             .iter()
             .all(|limit| limit.held == 0);
         let mut sessions = BTreeMap::new();
-        for session in &picture.sessions {
+        for session in &snapshot.sessions {
             let number = self.peers.iter().position(|peer| *peer == session.peer).unwrap();
             let hash = pool.get(&session.peer).map(|lease| *lease.handshake_hash());
             let twice = sessions.insert(number, hash);

@@ -222,12 +222,12 @@ options! {
     dial_timeout: Duration = 20 * SECOND, in MS..=HOUR;
     /// Head start of one address over the next. Default 250 ms, as RFC 8305 section 8 recommends.
     dial_stagger: Duration = 250 * MS, in MS..=MINUTE;
-    /// How long a stranger has for a valid message 1. Default 3 s: it is one packet, sent at once.
+    /// Time that a stranger has for a valid message 1. Default 3 s: it is one packet, sent at once.
     message1_timeout: Duration = 3 * SECOND, in MS..=HOUR;
-    /// How long a stranger has for the whole handshake. Default 10 s: two round trips, however slow.
+    /// Time that a stranger has for the whole handshake. Default 10 s: two round trips, however slow.
     handshake_timeout: Duration = 10 * SECOND, in MS..=HOUR;
     /// How long a committed dial waits for the peer's verdict. Default 3 s: within it the peer runs its
-    /// own checks, and until it has passed nobody knows whether the session exists.
+    /// own checks, and until it has passed we cannot know whether the session exists.
     verdict_timeout: Duration = 3 * SECOND, in MS..=HOUR;
     /// How long a callback of the application may take; later counts as a refusal. Default 5 s.
     hook_timeout: Duration = 5 * SECOND, in MS..=HOUR;
@@ -237,8 +237,8 @@ options! {
     /// The longest message, in bytes, that we send or take. Default 1 MiB; at most 16 MiB, because a
     /// message is reassembled in memory.
     max_message_size: usize = MIB, in 1..=16 * MIB;
-    /// Bytes that each session may queue outside the pool's budget, so that peers who do not read
-    /// cannot block sends to those who do. Default 64 KiB: about sixty tunnel messages.
+    /// Bytes that each session may queue outside the pool's budget, so that peers that do not read
+    /// cannot block sends to those that do. Default 64 KiB: about sixty tunnel messages.
     min_queue: usize = 64 * KIB, in MESSAGE_OVERHEAD..=64 * MIB;
     /// Bytes that one session may queue in all. Default 4 MiB: a second of traffic at 32 Mbit/s.
     max_queue: usize = 4 * MIB, in MESSAGE_OVERHEAD..=MAX_QUEUED;

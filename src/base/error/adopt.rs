@@ -28,12 +28,12 @@ pub enum AdoptError<S> {
     /// As responder: the handshake failed; nothing was answered to a stranger.
     #[error("the handshake failed")]
     Handshake(#[source] HandshakeError),
-    /// As responder: the peer was told no.
+    /// As responder: our verdict refused the peer.
     #[error("rejected: {reason}")]
     Rejected {
-        /// Who was refused.
+        /// The peer that was refused.
         peer: PeerId,
-        /// What it was told.
+        /// The reason in our verdict.
         reason: RejectReason,
     },
     /// One of our own limits was met.

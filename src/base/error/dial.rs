@@ -20,7 +20,7 @@ use crate::base::id::PeerId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Retry {
-    /// At once: what stood in the way was of the moment.
+    /// At once: the obstacle was of the moment.
     Now,
     /// Not before this moment.
     At(Instant),
@@ -30,7 +30,7 @@ pub enum Retry {
 
 /// Why a call that needs a session to a peer got none.
 ///
-/// All who wait on one dial get clones of one error.
+/// All callers that wait on one dial get clones of one error.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum DialError {
@@ -74,7 +74,7 @@ pub enum DialError {
     /// The dial did not reach message 2 within `dial_timeout`.
     #[error("no connection within dial_timeout")]
     TimedOut,
-    /// The peer did not say yes or no within `verdict_timeout`.
+    /// The verdict of the peer did not come within `verdict_timeout`.
     #[error("no verdict within verdict_timeout")]
     VerdictTimedOut,
     /// The peer refused.
@@ -104,13 +104,13 @@ pub enum DialError {
     /// One of our own limits was met.
     #[error("limit reached: {0}")]
     Limit(Limit),
-    /// The session ended while the caller waited for its turn.
+    /// The session ended while the caller waited for a lease.
     #[error("the session ended: {0}")]
     SessionEnded(CloseReason),
     /// A callback of the application (connector, opener) panicked, or the dial's own task did.
     #[error("the dial's task or the connector panicked")]
     Panicked,
-    /// Every way to the peer ended in a session that was lost at once, as crossing dials can.
+    /// Every dial and session to the peer was lost at once, as crossing dials can be.
     #[error("the dial was superseded, and the session that won has ended")]
     Superseded,
 }

@@ -30,7 +30,7 @@ pub enum RejectReason {
     Other(u8),
 }
 
-/// Who refused a session.
+/// Which side refused a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]

@@ -58,7 +58,7 @@ pub enum SendErrorKind {
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum SendToError {
-    /// No session could be had.
+    /// There is no session.
     #[error("no session")]
     Dial {
         /// The message, untouched.

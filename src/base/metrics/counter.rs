@@ -102,7 +102,7 @@ impl Striped {
         if mine == COMMON {
             cell.fetch_add(1, Ordering::Relaxed);
         } else {
-            // Nobody else writes it, and a locked instruction would be a good part of a hit.
+            // No other thread writes it, and a locked instruction would be a good part of a hit.
             cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
     }
@@ -129,8 +129,8 @@ const UNSET: usize = usize::MAX;
 /// The cell that a thread owns, until the thread ends.
 struct Owned(Cell<usize>);
 
-/// Cells without an owner. Whoever takes one sees what its last owner has written: the lock has
-/// passed from one to the other.
+/// Cells without an owner. The next owner of a cell sees what the last one wrote: the lock has passed
+/// from one to the other.
 static FREE: Mutex<[bool; COMMON]> = Mutex::new([true; COMMON]);
 
 impl Owned {

@@ -29,7 +29,7 @@ kinds! {
         Rejected => rejected;
         /// Our own checks refused the peer.
         Refused => refused;
-        /// Nobody waited any more.
+        /// No caller waited any more.
         Cancelled => cancelled;
         /// The application disconnected the peer.
         Disconnected => disconnected;

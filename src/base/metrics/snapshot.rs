@@ -37,11 +37,11 @@ pub struct Snapshot {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct SessionSnapshot {
-    /// Who it leads to.
+    /// The peer at the other end.
     pub peer: PeerId,
     /// Its number in this process.
     pub session: SessionId,
-    /// Who opened it.
+    /// The side that opened it.
     pub origin: Origin,
     /// The other end's address, if the stream has one.
     pub remote: Option<Address>,
@@ -63,9 +63,9 @@ pub struct SessionSnapshot {
     pub messages_in: u64,
     /// Messages handed to the socket.
     pub messages_out: u64,
-    /// Bytes read per second, of late.
+    /// Bytes read per second, lately.
     pub rate_in: u64,
-    /// Bytes written per second, of late.
+    /// Bytes written per second, lately.
     pub rate_out: u64,
     /// Messages accepted and not written yet.
     pub queue_messages: u64,
@@ -107,7 +107,7 @@ pub enum SessionState {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct DialSnapshot {
-    /// Who is dialled.
+    /// The peer that is dialled.
     pub peer: PeerId,
     /// Its number in this process.
     pub attempt: AttemptId,

@@ -1,7 +1,7 @@
 //! What the pool counts.
 //!
-//! Owns the public [`Stats`] and the live `Counters` behind them. Counters only grow; what is held at a
-//! moment is told by permits, never by two counters that could drift apart.
+//! Owns the public [`Stats`] and the live `Counters` behind them. Counters only grow; permits count what
+//! is held at a moment, never two counters that could drift apart.
 
 use std::time::Duration;
 
@@ -94,7 +94,7 @@ stats! {
         messages_out: u64;
         /// Messages dropped because their deadline passed in the queue.
         messages_expired: u64;
-        /// Messages received that nobody took, because the inbox was dropped.
+        /// Messages received and never read, because the inbox was dropped.
         messages_discarded: u64;
         /// The median of how far the clocks of the last peers are ahead of ours, in seconds; none
         /// before the first handshake.
