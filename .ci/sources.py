@@ -110,10 +110,16 @@ for command in ("cargo run --release --example overlay", "cargo test"):
 
 for path, text in texts.items():
     if path.suffix == ".md":
-        for match in re.finditer(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        # `[text](target#part)` and `[text]: target#part`.
+        for match in re.finditer(r"\](?:\(|: )([^)#\s]+)(?:#[^)\s]*)?(?:\)|$)", text, re.M):
             target = match.group(1)
             if "://" not in target and not (path.parent / target).exists():
                 fail(path, line_of(text, match.start()), f"a link to nothing: {target}")
+
+# The packed README has no files beside it: it links to the pages that docs.rs shows.
+for match in re.finditer(r"https://docs\.rs/noise-pool/latest/noise_pool/docs/(\w+)/index\.html", readme):
+    if f"pub mod {match.group(1)} {{}}" not in lib:
+        fail("README.md", line_of(readme, match.start()), f"a link to no page of the documentation: {match.group(1)}")
 
 for failure in failures:
     print(f"FAIL {failure}")

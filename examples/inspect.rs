@@ -18,7 +18,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use clap::{Parser, ValueEnum};
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
-use noise_pool::{DialSnapshot, LimitUse, SessionSnapshot, Snapshot, SnapshotDecodeError};
+use noise_pool::snapshot::{
+    DialSnapshot, LimitUse, SessionSnapshot, Snapshot, SnapshotDecodeError,
+};
 use serde_json::Value;
 
 /// Shows a saved snapshot of a pool.

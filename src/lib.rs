@@ -2,13 +2,13 @@
 //! router.
 //!
 //! A [`Pool`] dials each peer once however many tasks ask, pools a session only when its handshake
-//! is complete and its ready check has passed, hands out [`Lease`]s on it, probes it when it was
-//! silent, drains it before it closes it, and shows everything through [`Snapshot`]s.
+//! is complete and its ready check has passed, hands out [`Lease`]s on it, probes it after silence,
+//! drains it before it closes it, and shows all of it in a [`Snapshot`](snapshot::Snapshot).
 //!
 //! # The model
 //!
-//! A *peer* is named by its static key, its [`PeerId`], never by an address. What the pool knows of
-//! a peer is its *slot*; a slot exists only while there is a dial or a session:
+//! A *peer* is named by its [`PeerId`], on the native wire its static key, never by an address. What
+//! the pool knows of a peer is its *slot*; a slot exists only while there is a dial or a session:
 //!
 //! ```text
 //!            get_or_dial                 message 2,              the peer's verdict:
@@ -56,14 +56,14 @@
 //!
 //! * At most one session per peer is handed out, on both ends the same one.
 //! * N callers and a dead peer cost one dial and one timeout; all get one error, which says when to
-//!   ask again.
+//!   call again.
 //! * Room is reserved before a dial begins; `max_sessions` is never exceeded.
 //! * A message that was accepted is delivered once or reported: delivered, unknown, or expired.
 //! * A handle that outlives its session gives an error and never touches a successor.
-//! * A stranger gets not one byte, and costs a bounded amount of memory, time and processor.
+//! * A stranger gets no byte, and costs a bounded amount of memory, time and processor.
 //! * Every future may be dropped at any await, and every callback may panic or hang.
 //!
-//! `SECURITY.md` says how each is enforced, and what is not promised.
+//! [`docs::security`] says how each is enforced, and what is not promised; [`docs::wire`] is the wire.
 //!
 //! # Features
 //!
@@ -87,6 +87,32 @@ mod verify;
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+#[cfg(doc)]
+pub mod docs {
+    //! The pages of the repository that users need: a module each, without items.
+    //!
+    //! A page links to others by their files; the definition in front of each page comes first, and
+    //! leads to the module instead.
+
+    /// [docs/wire.md]: crate::docs::wire
+    ///
+    #[doc = include_str!("../CHANGELOG.md")]
+    pub mod changelog {}
+
+    /// [SECURITY.md]: crate::docs::security#where-each-promise-is-shown
+    ///
+    #[doc = include_str!("../docs/proof.md")]
+    pub mod proof {}
+
+    /// [docs/proof.md]: crate::docs::proof
+    ///
+    #[doc = include_str!("../SECURITY.md")]
+    pub mod security {}
+
+    #[doc = include_str!("../docs/wire.md")]
+    pub mod wire {}
+}
+
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing {
@@ -94,35 +120,55 @@ pub mod fuzzing {
     pub use crate::verify::fuzz::*;
 }
 
-pub mod error {
-    //! What can go wrong, one enum per operation; each says whether and when to retry.
-    pub use crate::base::error::*;
+pub mod config {
+    //! What a [`Config`](crate::Config) is made of, and what can be wrong with it.
+    pub use crate::base::config::{ConfigError, ConfigValue, Loopback, WhenFull};
+    pub use crate::base::environment::{Entropy, OsEntropy, SystemWallClock, WallClock};
+    pub use crate::base::suite::{Suite, UnknownSuite};
 }
 
-pub use base::address::{Address, AddressError, PeerAddress, PeerAddressError};
-pub use base::config::{Config, ConfigError, ConfigValue, Loopback, WhenFull};
-pub use base::environment::{Entropy, OsEntropy, SystemWallClock, WallClock};
-pub use base::error::{
-    AdoptError, CloseReason, DialError, GoodbyeReason, HandshakeError, Limit, ListenError,
-    PingError, ProtocolError, Refusal, RejectReason, Retry, SendError, SendErrorKind, SendToError,
-    SessionClosed,
-};
-pub use base::event::{DialFailure, Events, HandshakeFailure, Lagged, PoolEvent, RejectedBy};
-pub use base::id::{AttemptId, Origin, PeerId, PeerIdError, SessionId};
-pub use base::identity::{Corruption, Identity, IdentityError};
-pub use base::io::{BoxFuture, BoxedStream, Stream, TargetData};
-pub use base::metrics::{
-    DialFailures, HandshakeFailures, HookStats, InboundRows, LateAcceptRows, Rejections, Stats,
-};
-pub use base::metrics::{
-    DialPhase, DialSnapshot, LimitUse, Limits, SessionReport, SessionSnapshot, SessionState,
-    Snapshot,
-};
-#[cfg(feature = "snapshot-codec")]
-pub use base::metrics::{Malformed, SnapshotDecodeError, SnapshotEncodeError};
-pub use base::suite::{Suite, UnknownSuite};
+pub mod error {
+    //! What can go wrong, one enum per operation; each says whether and when to retry.
+    pub use crate::base::address::{AddressError, PeerAddressError};
+    pub use crate::base::error::{
+        AdoptError, CloseReason, DialError, ErrorKind, GoodbyeReason, HandshakeError, Limit,
+        ListenError, PingError, ProtocolError, Refusal, RejectReason, Retry, SendError,
+        SendErrorKind, SendToError, SessionClosed,
+    };
+    pub use crate::base::id::PeerIdError;
+    pub use crate::base::identity::{Corruption, IdentityError};
+}
+
+pub mod event {
+    //! What happens in a pool, as it happens: [`Pool::subscribe`](crate::Pool::subscribe).
+    pub use crate::base::error::RejectedBy;
+    pub use crate::base::event::{Events, Lagged, PoolEvent};
+    pub use crate::base::metrics::{DialFailure, HandshakeFailure};
+}
+
+pub mod io {
+    //! Streams and futures, as a [`Connector`](crate::Connector) and [`Hooks`](crate::Hooks) pass them.
+    pub use crate::base::io::{BoxFuture, BoxedStream, Stream, TargetData};
+}
+
+pub mod snapshot {
+    //! A pool at one moment, and its counters: [`Pool::snapshot`](crate::Pool::snapshot),
+    //! [`Pool::stats`](crate::Pool::stats).
+    pub use crate::base::metrics::{
+        DialFailures, DialPhase, DialSnapshot, HandshakeFailures, HookStats, InboundRows,
+        LateAcceptRows, LimitUse, Limits, Rejections, SessionReport, SessionSnapshot, SessionState,
+        Snapshot, Stats,
+    };
+    #[cfg(feature = "snapshot-codec")]
+    pub use crate::base::metrics::{Malformed, SnapshotDecodeError, SnapshotEncodeError};
+}
+
+pub use base::address::{Address, PeerAddress};
+pub use base::config::Config;
+pub use base::id::{AttemptId, Origin, PeerId, SessionId};
+pub use base::identity::Identity;
 pub use pool::hooks::{Candidate, Hooks, SessionInfo};
-pub use pool::shutdown::{Disconnect, DrainReport, How};
+pub use pool::shutdown::{CloseMode, Disconnect, DrainReport};
 pub use pool::target::Target;
 pub use pool::{Pool, PoolBuilder, Role};
 pub use session::{ExclusiveLease, Inbox, Lease, Message, SendOptions};

@@ -10,7 +10,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use noise_pool::{Config, Identity, Inbox, Lease, PeerId, Pool, SendErrorKind, SessionState};
+use noise_pool::error::SendErrorKind;
+use noise_pool::snapshot::SessionState;
+use noise_pool::{Config, Identity, Inbox, Lease, PeerId, Pool};
 use support::net::Net;
 use support::{identity, soon, until};
 use tokio::time::{sleep, timeout};
@@ -105,14 +107,14 @@ async fn three_hundred_peers_that_do_not_read_do_not_delay_the_one_that_does() {
         }
     }
 
-    let picture = hub.snapshot();
-    let budget = picture.limits.buffered_bytes;
+    let snapshot = hub.snapshot();
+    let budget = snapshot.limits.buffered_bytes;
     assert!(budget.high_water <= BUDGET as u64, "{budget:?}");
     assert!(budget.held > (BUDGET - 64 * KIB) as u64, "the budget was not used up: {budget:?}");
-    let queued: u64 = picture.sessions.iter().map(|session| session.queue_bytes).sum();
+    let queued: u64 = snapshot.sessions.iter().map(|session| session.queue_bytes).sum();
     assert!(queued <= (BUDGET + (STUCK + 1) * 16 * KIB) as u64, "{queued} bytes queued");
-    assert!(picture.sessions.iter().all(|session| session.queue_bytes <= 64 * KIB as u64));
-    assert_eq!(picture.stats.closed, 0);
+    assert!(snapshot.sessions.iter().all(|session| session.queue_bytes <= 64 * KIB as u64));
+    assert_eq!(snapshot.stats.closed, 0);
 
     // They read at last: everything that was accepted arrives, and nobody waits any more.
     for (_, inbox, _, accepted) in &mut stuck {
@@ -171,13 +173,13 @@ async fn an_application_that_does_not_read_for_long_loses_neither_session_nor_me
             let from_b = both_ways.then(|| send(&b, a.id()));
             sleep(LONG).await;
             for pool in [&a, &b] {
-                let picture = pool.snapshot();
+                let snapshot = pool.snapshot();
                 assert_eq!(
-                    (picture.stats.opened, picture.stats.closed),
+                    (snapshot.stats.opened, snapshot.stats.closed),
                     (1, 0),
                     "{both_ways} {leased}"
                 );
-                assert_eq!(picture.sessions[0].state, SessionState::Ready, "{both_ways} {leased}");
+                assert_eq!(snapshot.sessions[0].state, SessionState::Ready, "{both_ways} {leased}");
             }
             assert_eq!(a.snapshot().sessions[0].session, session);
             if leased {

@@ -9,9 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use noise_pool::error::{DialError, Refusal};
+use noise_pool::io::{BoxFuture, BoxedStream, TargetData};
 use noise_pool::{
-    Address, BoxFuture, BoxedStream, Candidate, Config, Connector, DialError, Disconnect, Hooks,
-    Identity, Inbox, Lease, Origin, PeerId, Pool, Refusal, SessionInfo, Target, TargetData,
+    Address, Candidate, Config, Connector, Disconnect, Hooks, Identity, Inbox, Lease, Origin,
+    PeerId, Pool, SessionInfo, Target,
 };
 use support::net::{Net, address};
 use support::{Node, identity, soon, until};
@@ -104,7 +106,7 @@ impl Application {
                 }
                 AsksForThePeer => drop(pool.get_or_dial(about).await),
                 Disconnects => {
-                    pool.disconnect(&about, Disconnect::default());
+                    pool.disconnect(&about, Disconnect::drain());
                 }
             }
             true
@@ -269,7 +271,7 @@ impl World {
                 if n % 2 == 0 { &mut self.others.last_mut().unwrap().1 } else { &mut self.inbox };
             assert_eq!(soon(what, inbox.recv()).await.unwrap().body, message, "{what} {n}");
             // Strangers do not push our own sessions out: make room for the next.
-            self.pool.disconnect(&peer.id(), Disconnect::default());
+            self.pool.disconnect(&peer.id(), Disconnect::drain());
         }
         self.part_with_all().await;
     }
@@ -277,7 +279,7 @@ impl World {
     /// Ends all sessions: nothing is left, and no permit is out.
     async fn part_with_all(&mut self) {
         for peer in self.pool.peers() {
-            self.pool.disconnect(&peer, Disconnect::default());
+            self.pool.disconnect(&peer, Disconnect::drain());
         }
         until("nothing is left", || {
             let snapshot = self.pool.snapshot();

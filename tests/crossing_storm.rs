@@ -11,7 +11,9 @@ mod support;
 use std::ops::Range;
 use std::time::Duration;
 
-use noise_pool::{Config, DialError, Disconnect, How, Retry, Stats};
+use noise_pool::error::{DialError, Retry};
+use noise_pool::snapshot::Stats;
+use noise_pool::{Config, Disconnect};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::task::JoinHandle;
@@ -152,10 +154,10 @@ impl Storm {
         let (pool, peer) = (self.talkers[from].pool.clone(), self.talkers[to].id());
         match self.random.random_range(0..10) {
             0..7 => {
-                pool.disconnect(&peer, Disconnect::default());
+                pool.disconnect(&peer, Disconnect::drain());
             }
             7 if self.kind == Kind::Rough => {
-                pool.disconnect(&peer, Disconnect { how: How::Now, refuse_for: None });
+                pool.disconnect(&peer, Disconnect::now());
             }
             _ => self.partings.push(tokio::spawn(async move {
                 pool.drain_peer(&peer, Duration::from_secs(2)).await;
@@ -250,7 +252,7 @@ impl Storm {
                 Err(error) => {
                     assert!(self.kind >= Kind::Restarts, "{error:?}");
                     match error.retry() {
-                        Retry::At(until) => sleep_until(until).await,
+                        Retry::At(until) => sleep_until(until.into()).await,
                         _ => sleep(Duration::from_millis(100)).await,
                     }
                 }

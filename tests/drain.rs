@@ -7,10 +7,15 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use bytes::Bytes;
+use noise_pool::error::{
+    AdoptError, CloseReason, DialError, ListenError, PingError, RejectReason, Retry, SendErrorKind,
+};
+use noise_pool::event::{Events, PoolEvent};
+use noise_pool::io::BoxFuture;
+use noise_pool::snapshot::{DialPhase, SessionReport, SessionState};
 use noise_pool::{
-    AdoptError, BoxFuture, Candidate, CloseReason, Config, DialError, DialPhase, Disconnect,
-    DrainReport, Events, Hooks, How, Identity, Inbox, Lease, ListenError, PeerId, PingError, Pool,
-    PoolEvent, RejectReason, Retry, Role, SendErrorKind, SessionReport, SessionState, Target,
+    Candidate, CloseMode, Config, Disconnect, DrainReport, Hooks, Identity, Inbox, Lease, PeerId,
+    Pool, Role, Target,
 };
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -798,7 +803,7 @@ async fn who_has_shown_who_it_is_when_a_drain_begins_is_told_when_to_come_back()
     let refused = DialError::Rejected { reason: RejectReason::Draining };
     assert_eq!(error.cause().to_string(), refused.to_string());
     let Retry::At(until) = error.retry() else { panic!("{error:?}") };
-    assert!(until >= began + 7 * SECOND, "the host asked for five seconds");
+    assert!(until >= (began + 7 * SECOND).into_std(), "the host asked for five seconds");
     assert_eq!(host.stats().rejected_by_us.draining, 1);
     drop(lease);
     assert_eq!(soon("the drain", drain).await.unwrap().sessions, 1);
@@ -887,7 +892,7 @@ async fn draining_one_peer_waits_for_a_committed_dial_and_counts_older_sessions_
 
 #[tokio::test(start_paused = true)]
 async fn a_gentle_disconnect_delivers_and_a_sudden_one_cuts() {
-    for how in [How::Drain, How::Now] {
+    for mode in [CloseMode::Drain, CloseMode::Now] {
         let (mut pair, lease) = Pair::connected().await;
         let mut events = pair.a.subscribe();
         let back = pair.back().await;
@@ -895,9 +900,9 @@ async fn a_gentle_disconnect_delivers_and_a_sudden_one_cuts() {
             lease.send(bytes(n)).await.unwrap();
             back.send(bytes(n)).await.unwrap();
         }
-        assert!(pair.a.disconnect(&pair.b.id(), Disconnect { how, ..Disconnect::default() }));
+        assert!(pair.a.disconnect(&pair.b.id(), Disconnect::new(mode)));
         assert!(!pair.a.contains(&pair.b.id()));
-        assert!(!pair.a.disconnect(&pair.b.id(), Disconnect::default()), "there is nothing more");
+        assert!(!pair.a.disconnect(&pair.b.id(), Disconnect::drain()), "there is nothing more");
         let refused = lease.send(bytes(99)).await.unwrap_err().kind;
         assert_eq!(lease.closed().await, CloseReason::Disconnected);
         let report = loop {
@@ -911,19 +916,20 @@ async fn a_gentle_disconnect_delivers_and_a_sudden_one_cuts() {
         };
         assert_eq!(report.accepted, 20);
         let why = soon("their end", back.closed()).await;
-        match how {
-            How::Drain => {
+        match mode {
+            CloseMode::Drain => {
                 assert_eq!(refused, SendErrorKind::Retired(CloseReason::Disconnected));
                 assert_eq!((report.delivered, report.received), (20, 20));
                 assert!(matches!(why, CloseReason::Peer(_)), "{why:?}");
                 assert!(received(&mut pair.b_inbox).into_iter().eq(0..20));
                 assert!(received(&mut pair.a_inbox).into_iter().eq(0..20));
             }
-            How::Now => {
+            CloseMode::Now => {
                 assert_eq!(refused, SendErrorKind::Closed(CloseReason::Disconnected));
                 assert_eq!((report.delivered, report.unknown), (0, 20));
                 assert!(matches!(why, CloseReason::Truncated | CloseReason::Io(_)), "{why:?}");
             }
+            other => panic!("{other:?} is not one of the two"),
         }
         // Not refused: it may come back at once.
         drop((lease, back));
@@ -936,11 +942,11 @@ async fn a_sudden_disconnect_cuts_what_drains_already() {
     let (pair, lease) = Pair::connected().await;
     pair.net.gates(pair.a.id(), pair.b.id())[0].hold(Way::ToResponder);
     lease.send(bytes(1)).await.unwrap();
-    pair.a.disconnect(&pair.b.id(), Disconnect::default());
+    pair.a.disconnect(&pair.b.id(), Disconnect::drain());
     sleep(SECOND).await;
     assert_eq!(pair.a.snapshot().sessions[0].state, SessionState::Draining);
     let began = Instant::now();
-    pair.a.disconnect(&pair.b.id(), Disconnect { how: How::Now, ..Disconnect::default() });
+    pair.a.disconnect(&pair.b.id(), Disconnect::now());
     soon("its end", lease.closed()).await;
     assert_eq!(began.elapsed(), Duration::ZERO);
 }
@@ -949,14 +955,13 @@ async fn a_sudden_disconnect_cuts_what_drains_already() {
 async fn a_peer_that_is_refused_for_a_time_neither_comes_nor_is_dialled_until_then() {
     let (pair, lease) = Pair::connected().await;
     drop(lease);
-    let refuse_for = Some(60 * SECOND);
-    pair.a.disconnect(&pair.b.id(), Disconnect { refuse_for, ..Disconnect::default() });
+    pair.a.disconnect(&pair.b.id(), Disconnect::drain().refuse_for(60 * SECOND));
     let until = Instant::now() + 60 * SECOND;
     settle().await;
     let connects = pair.net.connects();
     let error = soon("a refusal", pair.a.get_or_dial(pair.b.id())).await.unwrap_err();
     assert!(matches!(error.cause(), DialError::Disconnected), "{error:?}");
-    assert_eq!(error.retry(), Retry::At(until));
+    assert_eq!(error.retry(), Retry::At(until.into_std()));
     assert_eq!(pair.net.connects(), connects, "nobody is dialled");
     let error = soon("a refusal", pair.b.get_or_dial(pair.a.id())).await.unwrap_err();
     let reason = RejectReason::Refused;
@@ -981,7 +986,7 @@ async fn a_disconnect_stops_an_open_dial_and_drains_a_committed_one() {
             gate.pass(Way::ToInitiator, 1);
             gate.arrived(Way::ToResponder, 2).await;
         }
-        assert!(pair.a.disconnect(&pair.b.id(), Disconnect::default()));
+        assert!(pair.a.disconnect(&pair.b.id(), Disconnect::drain()));
         let error = soon("the waiter is told", dial).await.unwrap().unwrap_err();
         assert!(matches!(error, DialError::Disconnected), "{error:?}");
         gate.open_all();

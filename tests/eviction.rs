@@ -6,10 +6,9 @@ mod support;
 
 use std::time::Duration;
 
-use noise_pool::{
-    Config, DialError, Disconnect, How, Identity, Inbox, Lease, Limit, PeerId, Pool, PoolEvent,
-    Target,
-};
+use noise_pool::error::{DialError, Limit};
+use noise_pool::event::PoolEvent;
+use noise_pool::{CloseMode, Config, Disconnect, Identity, Inbox, Lease, PeerId, Pool, Target};
 use support::gate::{Gate, Way};
 use support::net::Net;
 use support::{at_rest, identity, slots, soon, until};
@@ -287,11 +286,11 @@ async fn a_session_that_ends_under_its_lease_wakes_one_who_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn a_disconnected_session_wakes_one_who_waits() {
-    for how in [How::Drain, How::Now] {
+    for mode in [CloseMode::Drain, CloseMode::Now] {
         let town = Town::new(room_for(1), 2);
         let held = town.lease(0).await;
         let dial = town.waiting(1).await;
-        assert!(town.hub.disconnect(&town.id(0), Disconnect { how, refuse_for: None }));
+        assert!(town.hub.disconnect(&town.id(0), Disconnect::new(mode)));
         drop(at_once(dial).await);
         drop(held);
         at_rest(&town.hub).await;
@@ -354,7 +353,7 @@ async fn a_leased_session_that_is_replaced_wakes_one_who_waits() {
     // The peer loses the session without our noticing, and opens another, which nobody leases.
     town.net.gates(town.hub.id(), town.id(0)).iter().for_each(Gate::freeze);
     let peer = &town.peers[0].0;
-    peer.disconnect(&town.hub.id(), Disconnect { how: How::Now, refuse_for: None });
+    peer.disconnect(&town.hub.id(), Disconnect::now());
     // Ours makes room at once, so that the peer may find it gone and the hub full.
     let _ = town.inbound(0).await;
     drop(at_once(dial).await);
@@ -396,7 +395,7 @@ async fn the_end_of_the_pool_wakes_all_who_wait() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_session_is_found_behind_any_number_of_leased_ones() {
     const LEASED: usize = 1_100;
-    let town = Town::new(room_for(LEASED + 1).when_full(noise_pool::WhenFull::Fail), 2);
+    let town = Town::new(room_for(LEASED + 1).when_full(noise_pool::config::WhenFull::Fail), 2);
     let mut leases = Vec::with_capacity(LEASED);
     let mut strangers = Vec::with_capacity(LEASED);
     for _ in 0..LEASED {

@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use noise_pool::{
-    BoxFuture, CloseReason, Config, DialError, Disconnect, Events, Hooks, Inbox, Lease, Limit,
-    Pool, PoolEvent, SendErrorKind, SessionId, SessionInfo, SessionState, Target, WhenFull,
-};
+use noise_pool::config::WhenFull;
+use noise_pool::error::{CloseReason, DialError, Limit, SendErrorKind};
+use noise_pool::event::{Events, PoolEvent};
+use noise_pool::io::BoxFuture;
+use noise_pool::snapshot::SessionState;
+use noise_pool::{Config, Disconnect, Hooks, Inbox, Lease, Pool, SessionId, SessionInfo, Target};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use support::gate::{Gate, Way};
@@ -433,7 +435,7 @@ async fn a_kept_peer_is_not_evicted_and_a_disconnect_ends_the_keeping() {
     assert!(soon("a limit", other.get_or_dial(pair.a.id())).await.is_err());
     assert!(pair.a.contains(&pair.b.id()));
 
-    pair.a.disconnect(&pair.b.id(), Disconnect::default());
+    pair.a.disconnect(&pair.b.id(), Disconnect::drain());
     assert!(!pair.a.unkeep(&pair.b.id()));
     sleep(HOUR).await;
     assert!(!pair.a.contains(&pair.b.id()), "it is not dialled again");

@@ -12,12 +12,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use noise_pool::{
-    Address, AdoptError, BoxFuture, BoxedStream, CloseReason, Config, Connector, DialError,
-    DialFailure, Disconnect, Events, GoodbyeReason, HandshakeError, Inbox, Lease, Pool, PoolEvent,
-    ProtocolError, RejectReason, RejectedBy, Retry, Role, SendErrorKind, SessionReport,
-    SessionSnapshot, Target, TargetData,
+use noise_pool::error::{
+    AdoptError, CloseReason, DialError, GoodbyeReason, HandshakeError, ProtocolError, RejectReason,
+    Retry, SendErrorKind,
 };
+use noise_pool::event::{DialFailure, Events, PoolEvent, RejectedBy};
+use noise_pool::io::{BoxFuture, BoxedStream, TargetData};
+use noise_pool::snapshot::{SessionReport, SessionSnapshot};
+use noise_pool::{Address, Config, Connector, Disconnect, Inbox, Lease, Pool, Role, Target};
 use support::raw::{self, Raw, Session, config};
 use support::{identity, soon};
 use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
@@ -632,7 +634,7 @@ async fn a_drain_that_the_peer_does_not_answer_ends_in_time() {
         let (hostile, lease) = victim.dials(&Raw::new(2), 1 << 17).await;
         lease.send(Bytes::from_static(b"accepted")).await.unwrap();
         drop(lease);
-        assert!(victim.pool.disconnect(&Raw::new(2).id(), Disconnect::default()));
+        assert!(victim.pool.disconnect(&Raw::new(2).id(), Disconnect::drain()));
         (victim, hostile)
     };
 
@@ -984,7 +986,7 @@ async fn rejected(code: u8, retry_after_ms: u32) -> (RejectReason, Duration) {
     });
     assert!(matches!(early.await, Err(DialError::Backoff { .. })));
     assert!(!opened.load(Ordering::Relaxed));
-    (reason, until - Instant::now())
+    (reason, until - Instant::now().into_std())
 }
 
 #[tokio::test(start_paused = true)]

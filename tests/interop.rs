@@ -16,10 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use noise_pool::{
-    CloseReason, Config, DialError, Events, GoodbyeReason, HandshakeError, HandshakeFailure,
-    Identity, Lease, PeerId, PoolEvent, ProtocolError, SessionReport, Suite, Target,
-};
+use noise_pool::config::Suite;
+use noise_pool::error::{CloseReason, DialError, GoodbyeReason, HandshakeError, ProtocolError};
+use noise_pool::event::{Events, HandshakeFailure, PoolEvent};
+use noise_pool::snapshot::SessionReport;
+use noise_pool::{Config, Identity, Lease, PeerId, Target};
 use serde_json::{Value, json};
 use support::raw::{AES, CHACHA};
 use support::{Node, identity, soon};

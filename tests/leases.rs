@@ -9,10 +9,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use noise_pool::{
-    Address, CloseReason, Config, DialError, Inbox, Lease, Limit, Origin, PingError, Pool,
-    PoolEvent, Retry, SendErrorKind, SendOptions, SendToError, SessionClosed, WhenFull,
+use noise_pool::config::WhenFull;
+use noise_pool::error::{
+    CloseReason, DialError, Limit, PingError, Retry, SendErrorKind, SendToError, SessionClosed,
 };
+use noise_pool::event::PoolEvent;
+use noise_pool::{Address, Config, Inbox, Lease, Origin, Pool, SendOptions};
 use tokio::time::Instant;
 
 use support::gate::Way;
@@ -643,7 +645,7 @@ async fn a_message_that_expires_in_the_queue_is_dropped_counted_and_delays_nobod
     let lease = pair.lease().await;
 
     // What waits for room is given back; what is over before it begins is not even offered.
-    let options = SendOptions::default().deadline(deadline);
+    let options = SendOptions::default().deadline(deadline.into());
     let began = Instant::now();
     let late = soon("it expires", lease.send_with(Bytes::from(vec![1; 1 << 16]), options)).await;
     assert_eq!(late.unwrap_err().kind, SendErrorKind::Expired);
@@ -676,8 +678,10 @@ async fn expired_messages_are_told_from_delivered_ones() {
         lease.send(big.clone()).await.unwrap();
         tokio::task::yield_now().await;
     }
-    let soon_over = SendOptions::default().deadline(Instant::now() + Duration::from_secs(1));
-    let later = SendOptions::default().deadline(Instant::now() + Duration::from_secs(3600));
+    let soon_over =
+        SendOptions::default().deadline((Instant::now() + Duration::from_secs(1)).into());
+    let later =
+        SendOptions::default().deadline((Instant::now() + Duration::from_secs(3600)).into());
     for n in 0..10 {
         let options = if n % 2 == 0 { soon_over } else { later };
         lease.send_with(bytes(n), options).await.unwrap();

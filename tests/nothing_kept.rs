@@ -17,7 +17,9 @@ use std::io;
 use std::pin::pin;
 use std::task::Poll;
 
-use noise_pool::{Config, DialError, Identity, Pool, Role, Snapshot, Target};
+use noise_pool::error::DialError;
+use noise_pool::snapshot::Snapshot;
+use noise_pool::{Config, Identity, Pool, Role, Target};
 use support::{soon, until};
 use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use noise_pool::Snapshot;
+use noise_pool::snapshot::Snapshot;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;

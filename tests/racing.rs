@@ -6,7 +6,8 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
-use noise_pool::{Address, Config, DialError, Lease, Pool, Target};
+use noise_pool::error::DialError;
+use noise_pool::{Address, Config, Lease, Pool, Target};
 use support::gate::{Gate, Way};
 use support::net::{Line, Net, address};
 use support::{identity, soon, until};

@@ -10,10 +10,13 @@ mod support;
 use std::io;
 use std::time::Duration;
 
+use noise_pool::error::{CloseReason, DialError};
+use noise_pool::event::{Events, PoolEvent};
+use noise_pool::io::{BoxFuture, BoxedStream, TargetData};
+use noise_pool::snapshot::{DialPhase, InboundRows, LateAcceptRows, LimitUse};
 use noise_pool::{
-    Address, BoxFuture, BoxedStream, Candidate, CloseReason, Config, Connector, DialError,
-    DialPhase, Disconnect, Events, Hooks, Identity, InboundRows, LateAcceptRows, Lease, LimitUse,
-    Origin, PeerId, Pool, PoolEvent, Role, Target, TargetData,
+    Address, Candidate, Config, Connector, Disconnect, Hooks, Identity, Lease, Origin, PeerId,
+    Pool, Role, Target,
 };
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -25,6 +28,15 @@ use support::{ordered_identities, soon, until};
 
 /// How often each order is driven.
 const TIMES: usize = 20;
+
+/// Rows that were met so often; the others never.
+macro_rules! rows {
+    ($Rows:ident { $($row:ident: $times:expr),+ }) => {{
+        let mut rows = $Rows::default();
+        $( rows.$row = $times; )+
+        rows
+    }};
+}
 
 type Call = JoinHandle<Result<Lease, DialError>>;
 
@@ -172,7 +184,7 @@ async fn an_inbound_connection_meets_nothing() {
         let (_, call) = two.open(&two.small, two.large.id()).await;
         served(call).await;
         two.whole().await;
-        assert_eq!(inbound(&two.large), InboundRows { absent: 1, ..InboundRows::default() });
+        assert_eq!(inbound(&two.large), rows!(InboundRows { absent: 1 }));
         assert_eq!(two.large.pool.stats().simultaneous_opens, 0);
     }
 }
@@ -195,7 +207,7 @@ async fn an_inbound_connection_aborts_a_dial_that_is_not_committed() {
         until("the dial has ended", || here.pool.snapshot().dials.is_empty()).await;
         assert!(began.elapsed() < Duration::from_secs(1), "it was stopped");
         two.whole().await;
-        assert_eq!(inbound(here), InboundRows { uncommitted: 1, ..InboundRows::default() });
+        assert_eq!(inbound(here), rows!(InboundRows { uncommitted: 1 }));
         assert_eq!(here.pool.stats().simultaneous_opens, 1);
     }
 }
@@ -233,16 +245,16 @@ async fn of_two_committed_dials_the_one_of_the_larger_key_wins() {
         assert_eq!(served(ours).await, served(theirs).await);
         two.whole().await;
 
-        let expected = InboundRows { committed_larger: 1, ..InboundRows::default() };
+        let expected = rows!(InboundRows { committed_larger: 1 });
         assert_eq!(inbound(small), expected);
         let stats = large.pool.stats();
         if round % 2 == 0 {
-            let expected = InboundRows { committed_smaller: 1, ..InboundRows::default() };
+            let expected = rows!(InboundRows { committed_smaller: 1 });
             assert_eq!(stats.inbound_rows, expected);
             assert_eq!((stats.parked, stats.rejected_by_us.simultaneous), (1, 1));
             assert_eq!(stats.simultaneous_opens, 1);
         } else {
-            let expected = InboundRows { duplicate: 1, ..InboundRows::default() };
+            let expected = rows!(InboundRows { duplicate: 1 });
             assert_eq!(stats.inbound_rows, expected);
             assert_eq!(stats.rejected_by_us.duplicate, 1);
         }
@@ -338,7 +350,7 @@ async fn a_peer_that_gave_its_session_up_gets_a_new_one() {
         two.whole().await;
         // The word of the peer's drain is under way for long.
         first.hold_all();
-        assert!(there.pool.disconnect(&here.id(), Disconnect::default()));
+        assert!(there.pool.disconnect(&here.id(), Disconnect::drain()));
         let (_, again) = two.open(there, here.id()).await;
         served(again).await;
         until("replaced", || inbound(here).superseding == 1).await;
@@ -358,7 +370,7 @@ async fn superseded(two: &Two) -> Gate {
     assert_eq!(served(theirs).await, served(ours).await);
     until("all has arrived", || two.book.missing().is_empty()).await;
     assert_eq!(inbound(small).committed_larger, 1);
-    assert!(large.pool.disconnect(&small.id(), Disconnect::default()));
+    assert!(large.pool.disconnect(&small.id(), Disconnect::drain()));
     until("both have let go", || small.sessions(large.id()) + large.sessions(small.id()) == 0)
         .await;
     late
@@ -394,7 +406,7 @@ async fn a_late_accept_fills_a_vacant_slot() {
         gate.open_all();
         until("adopted", || late(&two.small).absent == 1).await;
         two.whole().await;
-        assert_eq!(late(&two.small), LateAcceptRows { absent: 1, ..LateAcceptRows::default() });
+        assert_eq!(late(&two.small), rows!(LateAcceptRows { absent: 1 }));
     }
 }
 
@@ -408,7 +420,7 @@ async fn a_late_accept_after_a_disconnect_is_drained() {
             // The dial holds its slot.
             0 => {
                 let (gate, call) = two.commit(small, large.id()).await;
-                assert!(small.pool.disconnect(&large.id(), Disconnect::default()));
+                assert!(small.pool.disconnect(&large.id(), Disconnect::drain()));
                 assert!(matches!(failed(call).await, DialError::Disconnected));
                 gate
             }
@@ -417,7 +429,7 @@ async fn a_late_accept_after_a_disconnect_is_drained() {
                 let (gate, ours) = two.commit(small, large.id()).await;
                 let (_, theirs) = two.open(large, small.id()).await;
                 assert_eq!(served(theirs).await, served(ours).await);
-                assert!(small.pool.disconnect(&large.id(), Disconnect::default()));
+                assert!(small.pool.disconnect(&large.id(), Disconnect::drain()));
                 until("both have let go", || {
                     small.sessions(large.id()) + large.sessions(small.id()) == 0
                 })
@@ -428,7 +440,7 @@ async fn a_late_accept_after_a_disconnect_is_drained() {
         gate.open_all();
         until("drained", || late(small).marked == 1).await;
         two.apart().await;
-        assert_eq!(late(small), LateAcceptRows { marked: 1, ..LateAcceptRows::default() });
+        assert_eq!(late(small), rows!(LateAcceptRows { marked: 1 }));
         assert_eq!(reasons(&mut events), vec![CloseReason::Disconnected; 1 + round % 2]);
     }
 }
@@ -458,7 +470,7 @@ async fn a_late_accept_after_a_drain_is_drained() {
         until("drained", || late(small).marked == 1).await;
         soon("the drain", draining).await.unwrap();
         two.apart().await;
-        assert_eq!(late(small), LateAcceptRows { marked: 1, ..LateAcceptRows::default() });
+        assert_eq!(late(small), rows!(LateAcceptRows { marked: 1 }));
     }
 }
 
@@ -472,7 +484,7 @@ async fn a_late_accept_aborts_a_later_dial_that_is_not_committed() {
         gate.open_all();
         served(later).await;
         two.whole().await;
-        let expected = LateAcceptRows { uncommitted: 1, ..LateAcceptRows::default() };
+        let expected = rows!(LateAcceptRows { uncommitted: 1 });
         assert_eq!(late(&two.small), expected);
     }
 }
@@ -491,7 +503,7 @@ async fn a_late_accept_supersedes_a_later_dial_and_is_superseded_by_its_accept()
         later_gate.open_all();
         until("adopted", || late(&two.small).superseding == 1).await;
         two.whole().await;
-        let expected = LateAcceptRows { committed: 1, superseding: 1, ..LateAcceptRows::default() };
+        let expected = rows!(LateAcceptRows { committed: 1, superseding: 1 });
         assert_eq!(late(&two.small), expected);
         assert_eq!(inbound(&two.large).superseding, 1);
     }
@@ -505,13 +517,13 @@ async fn a_late_accept_that_is_stale_is_drained() {
         let gate = superseded(&two).await;
         hold_verdict(&gate).await;
         // The larger gives the late session up, and makes another one.
-        assert!(large.pool.disconnect(&small.id(), Disconnect::default()));
+        assert!(large.pool.disconnect(&small.id(), Disconnect::drain()));
         let (_, newer) = two.open(large, small.id()).await;
         served(newer).await;
         gate.open_all();
         until("drained", || late(small).duplicate == 1).await;
         two.whole().await;
-        assert_eq!(late(small), LateAcceptRows { duplicate: 1, ..LateAcceptRows::default() });
+        assert_eq!(late(small), rows!(LateAcceptRows { duplicate: 1 }));
     }
 }
 
@@ -541,7 +553,7 @@ async fn a_dial_that_is_disconnected_leaves_nothing_whatever_its_phase() {
                 hold_verdict(&gate).await;
             }
         }
-        assert!(small.pool.disconnect(&large.id(), Disconnect::default()));
+        assert!(small.pool.disconnect(&large.id(), Disconnect::drain()));
         assert!(matches!(failed(call).await, DialError::Disconnected), "phase {phase}");
         gate.open_all();
         two.apart().await;
@@ -592,7 +604,7 @@ async fn a_dial_that_is_disconnected_before_it_has_a_stream_leaves_nothing() {
     assert_eq!(phase(queued), Some(DialPhase::Queued));
     // The one that waits first, so that it never has its turn.
     for (peer, call) in calls.into_iter().rev() {
-        assert!(pool.disconnect(&peer, Disconnect::default()));
+        assert!(pool.disconnect(&peer, Disconnect::drain()));
         assert!(matches!(failed(call).await, DialError::Disconnected));
     }
     let nothing = |limit: LimitUse| limit.held == 0;
@@ -612,7 +624,7 @@ async fn a_parked_connection_survives_the_disconnect_of_the_dial_that_parked_it(
         let (from_large, ours) = two.commit(large, small.id()).await;
         let (_, theirs) = two.open(small, large.id()).await;
         until("it is parked", || large.pool.stats().parked == 1).await;
-        assert!(large.pool.disconnect(&small.id(), Disconnect::default()));
+        assert!(large.pool.disconnect(&small.id(), Disconnect::drain()));
         assert!(matches!(failed(ours).await, DialError::Disconnected));
         // The peer comes of its own accord: only `refuse_for` keeps it out.
         served(theirs).await;
@@ -692,7 +704,7 @@ async fn two_processes_with_one_key_are_noticed() {
         assert_eq!(peer.pool.stats().identity_conflicts, 1);
         let conflict = async {
             while let Some(event) = events.recv().await {
-                if let Ok(PoolEvent::IdentityConflict { peer }) = event {
+                if let Ok(PoolEvent::IdentityConflict { peer, .. }) = event {
                     return Some(peer);
                 }
             }
@@ -820,7 +832,7 @@ async fn a_refused_dial_that_waits_for_the_other_connection_takes_it() {
         hold_message_3(&gate).await;
         twins.refuse_as_duplicate(&gate, 1).await;
         // The peer loses the first, and comes to the second before that tries again.
-        assert!(twins.first.pool.disconnect(&twins.peer.id(), Disconnect::default()));
+        assert!(twins.first.pool.disconnect(&twins.peer.id(), Disconnect::drain()));
         until("it is gone", || twins.peer.sessions(twins.first.id()) == 0).await;
         let (to_second, near, far) = Gate::open();
         let (pool, peer) = (twins.peer.pool.clone(), twins.second.id());
@@ -852,7 +864,7 @@ async fn a_refused_dial_that_is_given_up_or_disconnected_leaves_nothing() {
             if round % 3 == 1 {
                 call.abort();
             } else {
-                assert!(twins.second.pool.disconnect(&twins.peer.id(), Disconnect::default()));
+                assert!(twins.second.pool.disconnect(&twins.peer.id(), Disconnect::drain()));
                 assert!(matches!(failed(call).await, DialError::Disconnected));
             }
         }

@@ -10,10 +10,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use noise_pool::{
-    Address, BoxFuture, BoxedStream, Config, Connector, DialError, DialFailure, DialPhase, Lease,
-    Pool, PoolEvent, Retry, Snapshot, Target, TargetData, TcpConnector,
-};
+use noise_pool::error::{DialError, Retry};
+use noise_pool::event::{DialFailure, PoolEvent};
+use noise_pool::io::{BoxFuture, BoxedStream, TargetData};
+use noise_pool::snapshot::{DialPhase, Snapshot};
+use noise_pool::{Address, Config, Connector, Lease, Pool, Target, TcpConnector};
 use support::gate::Way;
 use support::net::{Line, Net, address};
 use support::{Node, identity, soon, until};
@@ -303,7 +304,7 @@ async fn a_thousand_failures(a: &Pool, peer: noise_pool::PeerId) -> (String, Ins
         .into_iter()
         .map(Result::unwrap_err)
         .map(|error| match error.retry() {
-            Retry::At(until) => (error.to_string(), until),
+            Retry::At(until) => (error.to_string(), until.into()),
             other => panic!("{error} does not say when to retry: {other:?}"),
         })
         .collect::<Vec<_>>();

@@ -1,7 +1,7 @@
 //! What a hostile snapshot can make its reader allocate. Alone in its file: it measures the heap.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
-use noise_pool::Snapshot;
+use noise_pool::snapshot::Snapshot;
 
 #[global_allocator]
 static HEAP: dhat::Alloc = dhat::Alloc;

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use noise_pool::{Config, Suite};
+use noise_pool::Config;
+use noise_pool::config::Suite;
 
 use crate::packet;
 

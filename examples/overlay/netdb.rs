@@ -8,7 +8,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use noise_pool::{Address, BoxFuture, BoxedStream, Connector, PeerId, TargetData, TcpConnector};
+use noise_pool::io::{BoxFuture, BoxedStream, TargetData};
+use noise_pool::{Address, Connector, PeerId, TcpConnector};
 use rand::Rng;
 use rand::seq::index;
 use tokio::sync::watch;

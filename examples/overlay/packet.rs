@@ -72,9 +72,6 @@ pub(crate) enum PacketError {
     /// The path names another router at the cursor.
     #[error("the message is not for this router")]
     Misrouted,
-    /// An entry of the path is no peer.
-    #[error("the next hop is not a peer")]
-    NotAPeer,
     /// The filler has changed on the way.
     #[error("the filler has changed on the way")]
     Damaged,
@@ -130,7 +127,7 @@ pub(crate) fn step(body: Bytes, me: &PeerId) -> Result<Step, PacketError> {
     }
     let mut next = [0; PEER];
     next.copy_from_slice(entry(&body, cursor + 1));
-    let next = PeerId::from_public_key(next).map_err(|_| PacketError::NotAPeer)?;
+    let next = PeerId::from_bytes(next);
     // Received messages are slices of a decrypted frame that others share, so this copies.
     let mut body = BytesMut::from(body);
     body[CURSOR] = cursor + 1;

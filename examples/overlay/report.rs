@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
-use noise_pool::{Origin, PeerId, Snapshot, Stats};
+use noise_pool::snapshot::{Snapshot, Stats};
+use noise_pool::{Origin, PeerId};
 use serde::Serialize;
 
 /// Rows of the table of sessions; `inspect` shows all of one router.

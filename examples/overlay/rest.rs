@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use noise_pool::{PeerId, Pool, SessionState, Snapshot};
+use noise_pool::snapshot::{SessionState, Snapshot};
+use noise_pool::{PeerId, Pool};
 
 /// What one router shows of its sessions.
 pub(crate) struct View {

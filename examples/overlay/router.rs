@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use noise_pool::{
-    Config, DrainReport, Identity, Inbox, PeerId, Pool, Retry, SendToError, Snapshot,
-};
+use noise_pool::error::{Retry, SendToError};
+use noise_pool::snapshot::Snapshot;
+use noise_pool::{Config, DrainReport, Identity, Inbox, PeerId, Pool};
 use rand::RngExt;
 use tokio::sync::{Mutex, RwLock, watch};
 use tokio::task::JoinHandle;
@@ -183,7 +183,7 @@ impl Router {
                 Err(SendToError::Dial { message, source }) => {
                     body = message;
                     match source.retry() {
-                        Retry::At(until) => Some(until),
+                        Retry::At(until) => Some(Instant::from_std(until)),
                         // `Never` means: not to this address. It will have another one.
                         _ => None,
                     }

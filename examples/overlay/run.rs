@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use indicatif::{ProgressBar, ProgressStyle};
-use noise_pool::{Identity, Snapshot, Suite};
+use noise_pool::Identity;
+use noise_pool::config::Suite;
+use noise_pool::snapshot::Snapshot;
 use rand::rngs::StdRng;
 use rand::seq::index;
 use rand::{Rng, SeedableRng};

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Args;
-use noise_pool::{Message, PoolEvent};
+use noise_pool::Message;
+use noise_pool::event::PoolEvent;
 
 use crate::{DRAIN_AT_MOST, Failure, Node, interrupts};
 

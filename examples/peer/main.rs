@@ -18,7 +18,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use noise_pool::{Config, Identity, Inbox, Pool, Suite};
+use noise_pool::config::Suite;
+use noise_pool::{Config, Identity, Inbox, Pool};
 
 mod listen;
 mod ping;

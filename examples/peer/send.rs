@@ -9,7 +9,8 @@ use std::process::ExitCode;
 
 use bytes::Bytes;
 use clap::Args;
-use noise_pool::{Inbox, PeerAddress, Pool, PoolEvent};
+use noise_pool::event::PoolEvent;
+use noise_pool::{Inbox, PeerAddress, Pool};
 use tokio::sync::mpsc;
 
 use crate::listen::{print_line, shown};

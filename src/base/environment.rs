@@ -51,9 +51,28 @@ impl Entropy for OsEntropy {
     }
 }
 
-/// A random share of a whole, from 0 to 1: for times that must not coincide.
-pub(crate) fn random_share(entropy: &dyn Entropy) -> f64 {
+/// A share from 0 to 1, both included, drawn evenly from 32 random bits: for jitter.
+pub(crate) fn share(entropy: &dyn Entropy) -> f64 {
     let mut random = [0; 4];
     entropy.fill(&mut random);
     f64::from(u32::from_le_bytes(random)) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed(u8);
+
+    impl Entropy for Fixed {
+        fn fill(&self, dest: &mut [u8]) {
+            dest.fill(self.0);
+        }
+    }
+
+    #[test]
+    fn a_share_reaches_both_ends() {
+        assert_eq!(share(&Fixed(0)), 0.0);
+        assert_eq!(share(&Fixed(u8::MAX)), 1.0);
+    }
 }

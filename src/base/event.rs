@@ -1,21 +1,22 @@
-//! What happens in a pool, told to whoever wants to know.
+//! What happens in a pool, for its subscribers.
 //!
 //! Owns [`PoolEvent`], the bounded subscription [`Events`] and the publishing end. Publishing must
-//! never wait for a reader: one that is too slow loses the oldest events and is told how many.
+//! never wait for a reader: one that is too slow loses the oldest events and learns how many.
 //! Without subscribers an event is not even built.
 
 use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::broadcast;
 
 use crate::base::address::Address;
-use crate::base::error::{CloseReason, DialError, HandshakeError, Limit, RejectReason};
+use crate::base::error::{CloseReason, DialError, Limit, RejectReason, RejectedBy};
 use crate::base::id::{AttemptId, Origin, PeerId, SessionId};
-use crate::base::metrics::SessionReport;
+use crate::base::metrics::{DialFailure, HandshakeFailure, SessionReport};
+use crate::base::sync::lock_std;
 
 /// Something that happened in a pool.
 ///
@@ -26,12 +27,13 @@ use crate::base::metrics::SessionReport;
 #[non_exhaustive]
 pub enum PoolEvent {
     /// A session was pooled. It comes before the session's first message.
+    #[non_exhaustive]
     Opened {
-        /// To whom.
+        /// The peer at the other end.
         peer: PeerId,
         /// Its number.
         session: SessionId,
-        /// Who opened it.
+        /// The side that opened it.
         origin: Origin,
         /// The other end's address, if the stream has one.
         remote: Option<Address>,
@@ -43,8 +45,9 @@ pub enum PoolEvent {
         handshake_time: Duration,
     },
     /// A session ended. It comes after the session's last message.
+    #[non_exhaustive]
     Closed {
-        /// To whom.
+        /// The peer at the other end.
         peer: PeerId,
         /// Its number.
         session: SessionId,
@@ -54,15 +57,17 @@ pub enum PoolEvent {
         report: SessionReport,
     },
     /// A dial began.
+    #[non_exhaustive]
     DialStarted {
-        /// To whom.
+        /// The peer at the other end.
         peer: PeerId,
         /// Its number.
         attempt: AttemptId,
     },
     /// A dial ended in a session.
+    #[non_exhaustive]
     DialSucceeded {
-        /// To whom.
+        /// The peer at the other end.
         peer: PeerId,
         /// Its number.
         attempt: AttemptId,
@@ -76,8 +81,9 @@ pub enum PoolEvent {
         elapsed: Duration,
     },
     /// A dial ended otherwise.
+    #[non_exhaustive]
     DialFailed {
-        /// To whom.
+        /// The peer at the other end.
         peer: PeerId,
         /// Its number.
         attempt: AttemptId,
@@ -93,24 +99,27 @@ pub enum PoolEvent {
         elapsed: Duration,
     },
     /// A session was refused after its handshake.
+    #[non_exhaustive]
     Rejected {
-        /// With whom.
+        /// The peer at the other end.
         peer: PeerId,
         /// Why.
         reason: RejectReason,
-        /// Who refused.
+        /// The side that refused.
         by: RejectedBy,
     },
     /// An idle session made room for another; `Closed` follows when it has drained.
+    #[non_exhaustive]
     Evicted {
-        /// To whom.
+        /// The peer at the other end.
         peer: PeerId,
         /// Its number.
         session: SessionId,
     },
     /// A newer session of the same peer replaced one; `Closed` follows when it has drained.
+    #[non_exhaustive]
     Superseded {
-        /// To whom.
+        /// The peer at the other end.
         peer: PeerId,
         /// The older one.
         session: SessionId,
@@ -118,6 +127,7 @@ pub enum PoolEvent {
         by: SessionId,
     },
     /// An inbound handshake failed.
+    #[non_exhaustive]
     HandshakeFailed {
         /// Where it came from, if the stream has an address.
         remote: Option<Address>,
@@ -125,11 +135,13 @@ pub enum PoolEvent {
         cause: HandshakeFailure,
     },
     /// Two processes seem to use this peer's identity at the same time.
+    #[non_exhaustive]
     IdentityConflict {
-        /// Whose.
+        /// The peer.
         peer: PeerId,
     },
     /// One of our own limits turned something away.
+    #[non_exhaustive]
     LimitHit {
         /// Which.
         limit: Limit,
@@ -168,125 +180,6 @@ fn with_sources(error: &dyn Error) -> String {
         source = error.source();
     }
     text
-}
-
-/// Who refused a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-pub enum RejectedBy {
-    /// We did.
-    Us,
-    /// The peer did.
-    Peer,
-}
-
-/// What kind of failure ended a dial.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum DialFailure {
-    /// No address was given and none is known.
-    NoAddress,
-    /// The look-up of addresses failed.
-    Resolve,
-    /// No address could be connected.
-    Connect,
-    /// Connected, but no message 2: wrong key, network id, suite or clock.
-    NoAnswer,
-    /// The handshake failed otherwise.
-    Handshake,
-    /// `dial_timeout` passed.
-    TimedOut,
-    /// `verdict_timeout` passed.
-    VerdictTimedOut,
-    /// The peer refused.
-    Rejected,
-    /// Our own checks refused the peer.
-    Refused,
-    /// Nobody waited any more.
-    Cancelled,
-    /// The application disconnected the peer.
-    Disconnected,
-    /// An inbound session took the dial's place.
-    Superseded,
-    /// One of our own limits was met.
-    Limit,
-    /// The peer turned out to be ourselves.
-    OwnIdentity,
-    /// The pool ended.
-    PoolClosed,
-    /// The connector or the dial's task panicked.
-    Panicked,
-}
-
-impl From<&DialError> for DialFailure {
-    fn from(error: &DialError) -> Self {
-        match error.cause() {
-            DialError::OwnIdentity => Self::OwnIdentity,
-            DialError::PoolClosed => Self::PoolClosed,
-            DialError::NoAddress(_) => Self::NoAddress,
-            DialError::Resolve { .. } => Self::Resolve,
-            DialError::Connect { .. } | DialError::Open { .. } => Self::Connect,
-            DialError::Handshake(HandshakeError::NoAnswer) => Self::NoAnswer,
-            DialError::Handshake(HandshakeError::OwnIdentity) => Self::OwnIdentity,
-            DialError::Handshake(HandshakeError::TimedOut) | DialError::TimedOut => Self::TimedOut,
-            DialError::Handshake(_) => Self::Handshake,
-            DialError::VerdictTimedOut => Self::VerdictTimedOut,
-            DialError::Rejected { .. } => Self::Rejected,
-            DialError::Check(_) => Self::Refused,
-            DialError::Disconnected => Self::Disconnected,
-            DialError::Limit(_) => Self::Limit,
-            DialError::Panicked => Self::Panicked,
-            DialError::Superseded => Self::Superseded,
-            // These end one caller's wait, not a dial, or have been unwrapped by `cause`.
-            DialError::Deadline | DialError::SessionEnded(_) | DialError::Backoff { .. } => {
-                Self::Cancelled
-            }
-        }
-    }
-}
-
-/// What kind of failure ended an inbound handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
-#[non_exhaustive]
-pub enum HandshakeFailure {
-    /// The stream failed or ended.
-    Io,
-    /// A message did not verify.
-    Unverified,
-    /// A message or its payload is malformed.
-    Malformed,
-    /// Message 1 is dated too far from our clock.
-    Skewed,
-    /// Message 1 was seen before.
-    Replayed,
-    /// The peer's key is not canonical, or our own.
-    BadKey,
-    /// It took too long.
-    TimedOut,
-    /// Shed for a newcomer while all places were taken.
-    Shed,
-}
-
-impl From<&HandshakeError> for HandshakeFailure {
-    fn from(error: &HandshakeError) -> Self {
-        match error {
-            HandshakeError::Io(_) | HandshakeError::NoAnswer => Self::Io,
-            HandshakeError::Verify { .. } => Self::Unverified,
-            HandshakeError::Length { .. }
-            | HandshakeError::Payload { .. }
-            | HandshakeError::NoVerdict
-            | HandshakeError::Protocol(_) => Self::Malformed,
-            HandshakeError::Skewed { .. } => Self::Skewed,
-            HandshakeError::Replayed => Self::Replayed,
-            HandshakeError::NonCanonicalKey | HandshakeError::OwnIdentity => Self::BadKey,
-            HandshakeError::TimedOut => Self::TimedOut,
-        }
-    }
 }
 
 /// The reader was too slow, and the oldest events were lost; how many.
@@ -355,14 +248,14 @@ impl Drop for Counted {
 
 /// The publishing end; one per pool.
 pub(crate) struct Publisher {
-    /// Read before anything else: a pool that nobody listens to pays one load per event.
+    /// Read before anything else: a pool without subscribers pays one load per event.
     subscribers: Arc<AtomicUsize>,
     channel: Mutex<Channel>,
     capacity: usize,
 }
 
 enum Channel {
-    /// Nobody has subscribed yet: the buffer does not exist.
+    /// There was no subscriber yet: the buffer does not exist.
     Unused,
     Open(broadcast::Sender<PoolEvent>),
     /// The pool has ended.
@@ -379,9 +272,9 @@ impl Publisher {
         }
     }
 
-    /// Tells the subscribers; `event` is called only if there are any. Never waits for them.
+    /// Publishes to the subscribers; `event` is called only if there are any. Never waits for them.
     pub(crate) fn publish(&self, event: impl FnOnce() -> PoolEvent) {
-        // Who subscribed before this event happened has raised the count before, so it is seen.
+        // A subscriber from before this event has raised the count before it, so it is seen.
         if self.subscribers.load(Ordering::Relaxed) == 0 {
             return;
         }
@@ -416,8 +309,7 @@ impl Publisher {
     }
 
     fn channel(&self) -> MutexGuard<'_, Channel> {
-        // A panic while it is held leaves it as it was: each use is one assignment or one call.
-        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_std(&self.channel)
     }
 }
 

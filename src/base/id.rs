@@ -1,4 +1,4 @@
-//! Names of things: peers, sessions, dial attempts, and who began a session.
+//! Names of things: peers, sessions, dial attempts, and the side that opened a session.
 //!
 //! Owns the identifiers and their text forms. Numbers given out here never repeat within a process,
 //! so that a stale handle can never be taken for its successor.
@@ -16,7 +16,12 @@ const TEXT: usize = 52;
 /// Characters of its short form: 40 bits tell the peers of one log apart.
 const SHORT: usize = 8;
 
-/// A remote router, named by its canonical X25519 static public key (32 bytes).
+/// A router, named by 32 bytes that its transport authenticates: on the native wire, its X25519
+/// static public key in canonical form (RFC 7748, section 5).
+///
+/// Any 32 bytes are a name. A transport refuses those that it cannot authenticate when they are
+/// dialled: the native one with
+/// [`HandshakeError::NonCanonicalKey`](crate::error::HandshakeError::NonCanonicalKey).
 ///
 /// Ordering is by bytes, lexicographically; the simultaneous-open rule depends on it.
 /// `Display` is the full text form, 52 characters of base32 (RFC 4648, section 6) in lower case
@@ -28,32 +33,18 @@ const SHORT: usize = 8;
 /// let peer: PeerId = "eaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa".parse()?;
 /// assert_eq!(peer.as_bytes()[0], 0x20);
 /// assert_eq!(peer.short().to_string(), "eaaaaaaa");
-/// # Ok::<(), noise_pool::PeerIdError>(())
+/// # Ok::<(), noise_pool::error::PeerIdError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId([u8; 32]);
 
 impl PeerId {
-    /// Takes a public key from its 32 bytes (little-endian, RFC 7748).
-    ///
-    /// # Errors
-    /// [`PeerIdError::NotCanonical`] if bit 255 is set or the value is 2^255 - 19 or more: X25519
-    /// would treat such a key as another one, and one key must not appear as two peers.
-    pub fn from_public_key(key: [u8; 32]) -> Result<Self, PeerIdError> {
-        // p = 2^255 - 19 is ed ff .. ff 7f in this order of bytes.
-        let over = key[31] >= 0x7f && key[1..31].iter().all(|&byte| byte == 0xff) && key[0] >= 0xed;
-        if key[31] > 0x7f || over {
-            return Err(PeerIdError::NotCanonical);
-        }
-        Ok(Self(key))
+    /// The peer of this name.
+    pub const fn from_bytes(name: [u8; 32]) -> Self {
+        Self(name)
     }
 
-    /// The name of a key that was computed by X25519 itself, whose results are always canonical.
-    pub(crate) const fn of_derived_key(key: [u8; 32]) -> Self {
-        Self(key)
-    }
-
-    /// The key's bytes, as they travel in handshakes.
+    /// The 32 bytes of the name.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -100,18 +91,18 @@ impl FromStr for PeerId {
         if text.len() != TEXT {
             return Err(PeerIdError::Length(text.len()));
         }
-        let mut key = [0; 32];
-        BASE32_NOPAD.decode_mut(text.to_ascii_uppercase().as_bytes(), &mut key).map_err(
+        let mut name = [0; 32];
+        BASE32_NOPAD.decode_mut(text.to_ascii_uppercase().as_bytes(), &mut name).map_err(
             |partial| match partial.error.kind {
                 DecodeKind::Trailing => PeerIdError::TrailingBits,
                 _ => PeerIdError::Length(text.len()),
             },
         )?;
-        Self::from_public_key(key)
+        Ok(Self(name))
     }
 }
 
-/// Why something is not a [`PeerId`].
+/// Why a text is not a [`PeerId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PeerIdError {
@@ -129,9 +120,6 @@ pub enum PeerIdError {
     /// The last character holds more than the last bit: the text is of no 32 bytes.
     #[error("a peer id ends in a or q, since its last character holds one bit only")]
     TrailingBits,
-    /// The key has another, shorter form (RFC 7748, section 5).
-    #[error("the key is not canonical: it must be less than 2^255 - 19")]
-    NotCanonical,
 }
 
 /// Implements serde for a type by its text form.
@@ -223,7 +211,7 @@ process_unique! {
     AttemptId
 }
 
-/// Who opened a session.
+/// Which side opened a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]

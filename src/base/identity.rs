@@ -41,7 +41,7 @@ const TEXT: usize = 52;
 /// The length of a whole key file in bytes.
 const FILE: usize = HEAD.len() + 1 + 2 * ("public ".len() + TEXT + 1);
 
-/// Our own static key pair: who we are to every peer.
+/// Our own static key pair, whose public half is our name to every peer.
 ///
 /// Clones share one key, which is wiped from memory when the last is dropped.
 #[derive(Clone)]
@@ -70,7 +70,7 @@ impl Identity {
 
     /// Our public name.
     pub fn peer_id(&self) -> PeerId {
-        PeerId::of_derived_key(*self.key.public())
+        PeerId::from_bytes(*self.key.public())
     }
 
     /// Reads a key file. This blocks for as long as the file system takes.
@@ -238,7 +238,7 @@ fn encode(key: &StaticKey) -> Zeroizing<Vec<u8>> {
     let mut secret = Zeroizing::new([0; TEXT]);
     BASE32_NOPAD.encode_mut(key.secret(), &mut *secret);
     secret.make_ascii_lowercase();
-    let public = PeerId::of_derived_key(*key.public());
+    let public = PeerId::from_bytes(*key.public());
     let mut text = Zeroizing::new(Vec::with_capacity(FILE));
     text.extend_from_slice(format!("{HEAD}\npublic {public}\nsecret ").as_bytes());
     text.extend_from_slice(&*secret);
@@ -303,7 +303,7 @@ fn check_access(_: &File, _: &Path) -> Result<(), IdentityError> {
     Ok(())
 }
 
-/// Writes `content` to a file that nobody else can see yet, then gives it its name.
+/// Writes `content` to a file under a name of its own, then gives it its final name.
 ///
 /// A hard link is the way to do the latter that fails if the name is taken, with nothing in between.
 fn write_new(path: &Path, content: &[u8]) -> io::Result<()> {
@@ -339,7 +339,7 @@ struct Temporary(PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // Nobody could do more about a failure than to find the file by its name.
+        // A failure leaves the file behind under its own name; nothing more can be done here.
         let _ = fs::remove_file(&self.0);
     }
 }

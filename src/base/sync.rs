@@ -28,6 +28,12 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// As [`lock`], for a lock of the standard library: one that loom's models must not see, because its
+/// interleavings are not modelled or it outlives a model's run.
+pub(crate) fn lock_std<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(noise_pool_loom)]
 mod modelled {
     //! What loom lacks, made of what it has.
@@ -45,7 +51,7 @@ mod modelled {
 
     /// The standard `Arc`, whose count is one of loom's, read and changed in the orders that the
     /// standard library uses. Loom interrupts a thread only at its own operations: between a change
-    /// of its count and that of the `Arc` within, which follows at once, nobody else runs.
+    /// of its count and that of the `Arc` within, which follows at once, no other thread runs.
     pub(crate) struct Arc<T> {
         /// Taken only when this share ends.
         value: Option<std::sync::Arc<T>>,

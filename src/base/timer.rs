@@ -35,7 +35,7 @@ impl Timer {
         self.wait(limit, None, work).await
     }
 
-    /// As [`timeout`](Self::timeout), timeout_at `deadline` at most.
+    /// As [`timeout`](Self::timeout), until `deadline` at most.
     ///
     /// # Cancel safety
     /// As that of `work`.
@@ -78,8 +78,8 @@ impl Timer {
         Poll::Pending
     }
 
-    /// For whoever goes on with the connection: an alarm that was set for a limit which holds no
-    /// longer is moved to `deadline`, or goes if there is none.
+    /// Moves an alarm that was set for a limit which no longer holds to `deadline`, or removes it if
+    /// there is none: for the next stage of the connection.
     pub(crate) fn rearm(&mut self, deadline: Option<Instant>) {
         match (&mut self.0, deadline) {
             (Some(alarm), Some(deadline)) => alarm.as_mut().reset(deadline),

@@ -55,7 +55,7 @@ impl Failures {
         let until =
             table.failed(peer, outcome, error.clone(), &tried, Instant::now().into_std(), random);
         let evicted = table.take_spent();
-        (DialError::Backoff { until: until.into(), cause: Arc::new(error) }, evicted)
+        (DialError::Backoff { until, cause: Arc::new(error) }, evicted)
     }
 
     /// A session to the peer exists: its failures are forgotten.
@@ -85,7 +85,7 @@ impl Failures {
         }
         let now = Instant::now().into_std();
         let (until, cause) = table.check(peer, &self.hashes(addresses), now)?;
-        Some(DialError::Backoff { until: until.into(), cause: Arc::new(cause.clone()) })
+        Some(DialError::Backoff { until, cause: Arc::new(cause.clone()) })
     }
 
     /// The error for a call for a peer that the application refuses.
@@ -95,7 +95,7 @@ impl Failures {
             return None;
         }
         let until = table.refused_by_application(peer, Instant::now().into_std())?;
-        Some(DialError::Backoff { until: until.into(), cause: Arc::new(DialError::Disconnected) })
+        Some(DialError::Backoff { until, cause: Arc::new(DialError::Disconnected) })
     }
 
     fn hashes(&self, addresses: &[Address]) -> Vec<u64> {

@@ -102,7 +102,7 @@ impl PersistentTask {
 /// What an error means for the policy.
 fn unreached(error: &DialError) -> Unreached {
     match error.retry() {
-        Retry::At(until) => Unreached::BackingOff(until.into()),
+        Retry::At(until) => Unreached::BackingOff(until),
         Retry::Now => Unreached::Passing,
         Retry::Never if matches!(error, DialError::PoolClosed | DialError::OwnIdentity) => {
             Unreached::Final

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::base::address::Address;
-use crate::base::environment::random_share;
+use crate::base::environment::share;
 use crate::base::error::{CloseReason, Limit};
 use crate::base::event::PoolEvent;
 use crate::base::id::{Origin, PeerId, SessionId};
@@ -154,7 +154,7 @@ impl SessionTable {
         // `max_age` less up to 10 %, so that sessions that began together do not end together.
         let expires_at = settings
             .max_age
-            .map(|age| Instant::now() + age.mul_f64(1.0 - 0.1 * random_share(&*settings.entropy)));
+            .map(|age| Instant::now() + age.mul_f64(1.0 - 0.1 * share(&*settings.entropy)));
         SessionSpec {
             id: SessionId::next(),
             peer: new.peer,

@@ -23,7 +23,8 @@ const FAR_FUTURE: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// How [`Pool::disconnect`](crate::Pool::disconnect) ends a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum How {
+#[non_exhaustive]
+pub enum CloseMode {
     /// Leases return, what was accepted is flushed, both sides say goodbye.
     #[default]
     Drain,
@@ -31,13 +32,35 @@ pub enum How {
     Now,
 }
 
-/// What [`Pool::disconnect`](crate::Pool::disconnect) does.
+/// What [`Pool::disconnect`](crate::Pool::disconnect) does. By default it drains, and refuses nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use = "it does nothing until it is passed to `Pool::disconnect`"]
 pub struct Disconnect {
-    /// How the session ends.
-    pub how: How,
-    /// For how long the peer is refused, inbound and outbound; bounded by `max_refusal`.
-    pub refuse_for: Option<Duration>,
+    mode: CloseMode,
+    refuse_for: Option<Duration>,
+}
+
+impl Disconnect {
+    /// Ends the session in this mode.
+    pub fn new(mode: CloseMode) -> Self {
+        Self { mode, refuse_for: None }
+    }
+
+    /// Drains the session: [`CloseMode::Drain`].
+    pub fn drain() -> Self {
+        Self::new(CloseMode::Drain)
+    }
+
+    /// Cuts the session: [`CloseMode::Now`].
+    pub fn now() -> Self {
+        Self::new(CloseMode::Now)
+    }
+
+    /// Refuses the peer for this time afterwards, inbound and outbound; bounded by `max_refusal`.
+    pub fn refuse_for(mut self, time: Duration) -> Self {
+        self.refuse_for = Some(time);
+        self
+    }
 }
 
 /// What a drain achieved.
@@ -130,7 +153,7 @@ pub(crate) fn disconnect(pool: &PoolState, peer: &PeerId, what: Disconnect) -> b
     }
     let taken = pool.sessions.slots.with(peer, |slot, _| slot.disconnect());
     let any = taken.dial.is_some() || taken.session.is_some();
-    if what.how == How::Now {
+    if what.mode == CloseMode::Now {
         if let Some(pooled) = &taken.session {
             pooled.session().close(CloseReason::Disconnected);
         }

@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn addresses_keep_their_order_however_many_there_are() {
-        let mut target = Target::new(PeerId::from_public_key([7; 32]).unwrap());
+        let mut target = Target::new(PeerId::from_bytes([7; 32]));
         let mut added = Vec::new();
         assert_eq!(target.addresses(), added);
         for port in 1..=4 {

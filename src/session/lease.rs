@@ -200,18 +200,16 @@ pub struct Lease {
 
 /// How a message is to be sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct SendOptions {
-    /// When the message becomes worthless. One that is still queued then is dropped and counted, and
-    /// never delays the rest. Default: never.
-    pub deadline: Option<Instant>,
+    deadline: Option<Instant>,
 }
 
 impl SendOptions {
-    /// Sets [`deadline`](Self::deadline).
+    /// When the message becomes worthless. One that is still queued then is dropped and counted, and
+    /// never delays the rest. Default: never.
     #[must_use]
-    pub fn deadline(mut self, deadline: Instant) -> Self {
-        self.deadline = Some(deadline);
+    pub fn deadline(mut self, deadline: std::time::Instant) -> Self {
+        self.deadline = Some(deadline.into());
         self
     }
 }

@@ -151,7 +151,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_resolves_nobody() {
-        let peer = crate::base::id::PeerId::from_public_key([7; 32]).unwrap();
+        let peer = crate::base::id::PeerId::from_bytes([7; 32]);
         let found = TcpConnector::default().resolve(&peer, None).await.unwrap();
         assert!(found.is_empty());
     }

@@ -16,6 +16,7 @@ use crate::base::suite::Suite;
 use crate::fuzzing;
 use crate::fuzzing::Format;
 use crate::proto::HandshakeRole;
+use crate::proto::native::crypto::TAG;
 use crate::proto::native::frame;
 use crate::proto::native::frame::Split;
 use crate::proto::native::record::Record;
@@ -304,7 +305,7 @@ fn written(suite: Suite, role: HandshakeRole) -> (Vec<u8>, Vec<Vec<u8>>) {
     let mut plaintexts = Vec::new();
     let mut rest = &stream[..];
     while let Split::Whole { body, rest: after } = frame::split(rest).unwrap() {
-        let mut plaintext = vec![0; body.len() - frame::TAG];
+        let mut plaintext = vec![0; body.len() - TAG];
         other.open(body, &mut plaintext).unwrap();
         assert!(Record::decode(&plaintext).is_ok());
         plaintexts.push(plaintext);

@@ -17,6 +17,7 @@ use crate::base::key::StaticKey;
 use crate::base::suite::Suite;
 use crate::proto::HandshakeRole;
 use crate::proto::native::connection::{CoreParams, Event, SessionCore};
+use crate::proto::native::crypto::TAG;
 use crate::proto::native::frame::{self, Split};
 use crate::proto::native::handshake::{
     Finished, HandshakeParams, Initiator, Message2, Message3, Responder,
@@ -90,7 +91,7 @@ fn terms(page: &Page, who: &str) -> HandshakeParams {
 /// Runs the handshake of the page, and checks each byte of it.
 fn shake_hands(page: &Page) -> (Finished, Finished) {
     let (ours, theirs) = (terms(page, "initiator"), terms(page, "responder"));
-    let responder = PeerId::from_public_key(page.key("responder static public")).unwrap();
+    let responder = PeerId::from_bytes(page.key("responder static public"));
     let hello2 =
         Message2 { instance: 0x2222_2222_2222_2222, time: 1_700_000_001, max_message: MAX_MESSAGE };
     let hello3 = Message3 {
@@ -222,7 +223,7 @@ fn the_page_shows_the_prologue_and_the_plaintexts_that_it_encrypts() {
                 break;
             }
             let ciphertext = page.body(&label);
-            let mut plaintext = vec![0; ciphertext.len() - frame::TAG];
+            let mut plaintext = vec![0; ciphertext.len() - TAG];
             opener.open(ciphertext, &mut plaintext).unwrap();
             assert_eq!(plaintext, page.bytes(&format!("{who} plaintext {number}")));
             if plaintext.ends_with(&[6, 0, 0]) {

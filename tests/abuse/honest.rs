@@ -116,7 +116,7 @@ async fn newcomer(
     peer: PeerId,
     target: SocketAddr,
     from: Ipv4Addr,
-) -> (Pool, Result<Lease, noise_pool::DialError>) {
+) -> (Pool, Result<Lease, noise_pool::error::DialError>) {
     let (pool, _inbox) = Pool::builder(Identity::generate()).build().expect("a pool");
     let open = move || async move {
         let socket = TcpSocket::new_v4()?;

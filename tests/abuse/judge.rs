@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use noise_pool::{Limits, Stats};
+use noise_pool::snapshot::{Limits, Stats};
 
 use super::honest::{Dials, PEERS};
 use super::stranger::{Crowd, Kind, Tally, counted};

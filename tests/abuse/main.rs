@@ -31,7 +31,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use noise_pool::{Config, Identity, Loopback, PeerId, Pool};
+use noise_pool::config::Loopback;
+use noise_pool::{Config, Identity, PeerId, Pool};
 use tokio::time::{Instant, sleep};
 
 use judge::{Round, Variant};

@@ -10,7 +10,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime};
 
-use noise_pool::{PeerId, Stats};
+use noise_pool::PeerId;
+use noise_pool::snapshot::Stats;
 use socket2::{Domain, Socket, Type};
 
 use super::support::raw::Raw;

@@ -4,9 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use noise_pool::{
-    DialError, DialPhase, Disconnect, Message, PoolEvent, Role, SendErrorKind, SendOptions, Target,
-};
+use noise_pool::error::{DialError, SendErrorKind};
+use noise_pool::event::PoolEvent;
+use noise_pool::snapshot::DialPhase;
+use noise_pool::{Disconnect, Message, Role, SendOptions, Target};
 use tokio::time::Instant;
 
 use super::support::net::address;
@@ -104,8 +105,8 @@ fn closed(world: &mut World, _: bool) -> Step<'_> {
 fn stops_at_once(world: &mut World, _: bool) -> Step<'_> {
     Box::pin(async {
         tokio::time::sleep(Duration::from_millis(1)).await;
-        let picture = world.a.snapshot();
-        assert_eq!((picture.dials.len(), picture.limits.dials.held), (0, 0));
+        let snapshot = world.a.snapshot();
+        assert_eq!((snapshot.dials.len(), snapshot.limits.dials.held), (0, 0));
         assert_eq!(alive_tasks(), world.tasks);
     })
 }
@@ -273,7 +274,7 @@ pub(crate) const CASES: &[Case] = &[
             Box::pin(async {
                 let message = world.message();
                 let deadline = Instant::now() + Duration::from_millis(20);
-                let options = SendOptions::default().deadline(deadline);
+                let options = SendOptions::default().deadline(deadline.into());
                 let sending = world.lease.as_ref().unwrap().send_with(message, options);
                 assert_eq!(sending.await.unwrap_err().kind, SendErrorKind::Expired);
             })
@@ -301,7 +302,7 @@ pub(crate) const CASES: &[Case] = &[
             Box::pin(async {
                 world.connect().await;
                 let (b, a) = (world.b.clone(), world.a.id());
-                beside(async move { assert!(b.disconnect(&a, Disconnect::default())) });
+                beside(async move { assert!(b.disconnect(&a, Disconnect::drain())) });
             })
         },
         future: |world| Box::pin(async { _ = world.lease.as_ref().unwrap().closed().await }),

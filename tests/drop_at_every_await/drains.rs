@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use noise_pool::CloseReason;
+use noise_pool::error::CloseReason;
 
 use super::cases::nobody_waits;
 use super::support::soon;

@@ -21,7 +21,8 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use noise_pool::{BoxFuture, Pool};
+use noise_pool::Pool;
+use noise_pool::io::BoxFuture;
 
 use support::{alive_tasks, at_rest, soon, until};
 use wire::Wire;
@@ -129,9 +130,9 @@ async fn leaves_nothing(world: &mut World) {
     at_rest(&world.a).await;
     at_rest(&world.b).await;
     for pool in [&world.a, &world.b] {
-        let picture = pool.snapshot();
-        assert_eq!(picture.sessions.len(), 1);
-        assert_eq!(picture.sessions[0].leases, 0);
+        let snapshot = pool.snapshot();
+        assert_eq!(snapshot.sessions.len(), 1);
+        assert_eq!(snapshot.sessions[0].leases, 0);
         until("the bytes are back", || {
             let now = pool.snapshot();
             let held = [&now.limits.buffered_bytes, &now.limits.inbox_bytes].map(|use_| use_.held);

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use noise_pool::{BoxFuture, Config, Role, Target};
+use noise_pool::io::BoxFuture;
+use noise_pool::{Config, Role, Target};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::support::{Node, alive_tasks, at_rest, soon, until};

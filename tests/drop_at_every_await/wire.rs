@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use noise_pool::{Address, BoxFuture, BoxedStream, Connector, PeerId, Pool, Role, TargetData};
+use noise_pool::io::{BoxFuture, BoxedStream, TargetData};
+use noise_pool::{Address, Connector, PeerId, Pool, Role};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 
 use super::support::identity;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use noise_pool::{
-    Config, Events, ExclusiveLease, Identity, Inbox, Lease, LimitUse, Pool, PoolEvent,
-    SendErrorKind,
-};
+use noise_pool::error::SendErrorKind;
+use noise_pool::event::{Events, PoolEvent};
+use noise_pool::snapshot::LimitUse;
+use noise_pool::{Config, ExclusiveLease, Identity, Inbox, Lease, Pool};
 
 use super::support::{self, identity, soon, until};
 use super::wire::{Network, Wire};
@@ -169,8 +169,8 @@ async fn read_up_to(inbox: &mut Inbox, last: &Bytes) -> Vec<Bytes> {
 /// Every permit of a pool that has ended is back, once its inbox was read out.
 pub(crate) async fn all_released(pool: &Pool, inbox: &mut Inbox) {
     while soon("the inbox ends", inbox.recv()).await.is_some() {}
-    let picture = pool.snapshot();
-    let l = &picture.limits;
+    let snapshot = pool.snapshot();
+    let l = &snapshot.limits;
     let uses = [
         ("sessions", &l.sessions),
         ("inbound", &l.inbound),
@@ -184,6 +184,6 @@ pub(crate) async fn all_released(pool: &Pool, inbox: &mut Inbox) {
     ];
     let held: Vec<(&str, &LimitUse)> = uses.into_iter().filter(|(_, u)| u.held > 0).collect();
     assert_eq!(held, [], "released by the end");
-    assert_eq!((picture.sessions.len(), picture.dials.len()), (0, 0));
+    assert_eq!((snapshot.sessions.len(), snapshot.dials.len()), (0, 0));
     assert_eq!(support::slots(pool), 0);
 }

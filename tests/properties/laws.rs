@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
 
-use noise_pool::{
-    CloseReason, DialError, DialFailure, DialFailures, DialPhase, HandshakeFailures, LimitUse,
-    PoolEvent, SessionReport, SessionState, Snapshot,
+use noise_pool::error::{CloseReason, DialError};
+use noise_pool::event::{DialFailure, PoolEvent};
+use noise_pool::snapshot::{
+    DialFailures, DialPhase, HandshakeFailures, LimitUse, SessionReport, SessionState, Snapshot,
 };
 
 use super::model::{Link, Model, NAMES, NODES, SessionNo};
@@ -76,7 +77,10 @@ fn no_more_connections_than_dials(world: &World, node: usize) {
 /// error. What ends one caller's own wait for a lease is not the dial's outcome.
 pub(crate) fn one_outcome(outcomes: &[Result<Grip, DialError>]) {
     let own = |error: &&DialError| {
-        matches!(error.cause(), DialError::Deadline | DialError::Limit(noise_pool::Limit::Leases))
+        matches!(
+            error.cause(),
+            DialError::Deadline | DialError::Limit(noise_pool::error::Limit::Leases)
+        )
     };
     let sessions = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok());
     let sessions: HashSet<_> = sessions.map(|grip| grip.lease().session_id()).collect();
@@ -95,8 +99,9 @@ fn limits_hold(seen: &Snapshot, model: &Model, shut: bool) {
     // A pool that drains puts all its sessions there, and cuts none for want of room.
     let draining = if shut { LimitUse::default() } else { limits.draining };
     // Sessions that end hold what has come of them, up to a second bound.
-    let ending = limits.inbox_bytes.limit + limits.buffered_bytes.limit;
-    for LimitUse { held, high_water, limit } in [
+    let mut ending = limits.inbox_bytes;
+    ending.limit += limits.buffered_bytes.limit;
+    for LimitUse { held, high_water, limit, .. } in [
         limits.sessions,
         limits.inbound,
         draining,
@@ -105,7 +110,7 @@ fn limits_hold(seen: &Snapshot, model: &Model, shut: bool) {
         limits.pending_handshakes,
         limits.discarding,
         limits.buffered_bytes,
-        LimitUse { limit: ending, ..limits.inbox_bytes },
+        ending,
     ] {
         assert!(held <= high_water && high_water <= limit, "limits: {limits:?}");
     }
@@ -172,7 +177,7 @@ fn sums_equal_counters(node: &Node, seen: &Snapshot, shut: bool) {
     assert_eq!(stats.superseded, told.superseded, "sums: superseded");
     assert_eq!(stats.identity_conflicts, told.conflicts, "sums: conflicts");
     let (us, peer) = (stats.rejected_by_us, stats.rejected_by_peer);
-    let sum = |r: noise_pool::Rejections| {
+    let sum = |r: noise_pool::snapshot::Rejections| {
         r.full + r.draining + r.refused + r.simultaneous + r.duplicate + r.other
     };
     // A pool that has ended tells nothing any more; a stream that its caller brought may still be

@@ -10,9 +10,8 @@ use std::io;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
-use noise_pool::{
-    Address, BoxFuture, BoxedStream, Connector, Identity, PeerId, Pool, Role, Stream, TargetData,
-};
+use noise_pool::io::{BoxFuture, BoxedStream, Stream, TargetData};
+use noise_pool::{Address, Connector, Identity, PeerId, Pool, Role};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, duplex};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;

@@ -8,10 +8,8 @@ mod messages;
 use std::sync::Arc;
 use std::time::Duration;
 
-use noise_pool::{
-    DialError, Disconnect, DrainReport, How, Lease, Limit, Pool, RejectReason, Role, SessionId,
-    Target,
-};
+use noise_pool::error::{DialError, Limit, RejectReason};
+use noise_pool::{CloseMode, Disconnect, DrainReport, Lease, Pool, Role, SessionId, Target};
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::sleep;
@@ -59,9 +57,12 @@ impl World {
             }
             Step::Probe { lease } => self.probe(model, lease).await,
             Step::Disconnect { node, peer, now, refuse } => {
-                let how = if now { How::Now } else { How::Drain };
-                let refuse_for = refuse.then_some(Duration::from_secs(10));
-                let found = self.pool(node).disconnect(&name(peer), Disconnect { how, refuse_for });
+                let mode = if now { CloseMode::Now } else { CloseMode::Drain };
+                let mut what = Disconnect::new(mode);
+                if refuse {
+                    what = what.refuse_for(Duration::from_secs(10));
+                }
+                let found = self.pool(node).disconnect(&name(peer), what);
                 if let Forecast::Found(foretold) = model.forecast {
                     assert_eq!(found, foretold, "whether there was something to disconnect");
                 }
@@ -345,7 +346,7 @@ impl World {
             }
             for (one, other) in pairs.iter().copied() {
                 for (node, peer) in [(one, other), (other, one)] {
-                    let now = Disconnect { how: How::Now, refuse_for: None };
+                    let now = Disconnect::now();
                     self.nodes[node].pool.disconnect(&name(peer), now);
                 }
             }

@@ -13,10 +13,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use noise_pool::config::{Entropy, WallClock, WhenFull};
+use noise_pool::error::{CloseReason, Limit, RejectReason, SendError};
+use noise_pool::event::{DialFailure, Events, PoolEvent, RejectedBy};
+use noise_pool::io::BoxFuture;
+use noise_pool::snapshot::SessionReport;
 use noise_pool::{
-    BoxFuture, Candidate, CloseReason, Config, DialFailure, Entropy, Events, ExclusiveLease, Hooks,
-    Inbox, Lease, Limit, Origin, PeerId, Pool, PoolEvent, RejectReason, RejectedBy, SendError,
-    SessionId, SessionInfo, SessionReport, WallClock, WhenFull,
+    Candidate, Config, ExclusiveLease, Hooks, Inbox, Lease, Origin, PeerId, Pool, SessionId,
+    SessionInfo,
 };
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -395,7 +399,7 @@ impl Node {
     /// The session to a peer that is handed out.
     pub(crate) fn ready_session(&self, peer: usize) -> Option<SessionId> {
         let sessions = self.pool.snapshot().sessions;
-        let ready = noise_pool::SessionState::Ready;
+        let ready = noise_pool::snapshot::SessionState::Ready;
         sessions.iter().find(|s| s.peer == name(peer) && s.state == ready).map(|s| s.session)
     }
 }
@@ -427,7 +431,7 @@ impl Told {
             PoolEvent::Evicted { .. } => self.evicted += 1,
             PoolEvent::Superseded { .. } => self.superseded += 1,
             PoolEvent::HandshakeFailed { .. } => self.handshakes_failed += 1,
-            PoolEvent::LimitHit { limit: Limit::PendingHandshakes } => self.shed += 1,
+            PoolEvent::LimitHit { limit: Limit::PendingHandshakes, .. } => self.shed += 1,
             PoolEvent::IdentityConflict { .. } => self.conflicts += 1,
             _ => {}
         }

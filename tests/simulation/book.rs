@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use noise_pool::{CloseReason, SessionId, SessionReport};
+use noise_pool::SessionId;
+use noise_pool::error::CloseReason;
+use noise_pool::snapshot::SessionReport;
 
 /// One end of a session: the router, which of its pools, and the session's number there.
 pub(crate) type End = (usize, u64, SessionId);

@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use noise_pool::{Address, BoxFuture, BoxedStream, Connector, PeerId, TargetData};
+use noise_pool::io::{BoxFuture, BoxedStream, TargetData};
+use noise_pool::{Address, Connector, PeerId};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 use turmoil::net::TcpStream;

@@ -23,7 +23,7 @@ const FEW: u64 = 12;
 /// Seeds that together show everything.
 const MANY: u64 = 200;
 
-/// Every [`noise_pool::CloseReason`].
+/// Every [`noise_pool::error::CloseReason`].
 const REASONS: [&str; 19] = [
     "Idle",
     "Age",

@@ -10,9 +10,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use noise_pool::config::{Entropy, WallClock};
+use noise_pool::error::Limit;
+use noise_pool::event::PoolEvent;
+use noise_pool::io::BoxFuture;
+use noise_pool::snapshot::{SessionState, Stats};
 use noise_pool::{
-    BoxFuture, Config, Disconnect, Entropy, Hooks, How, Identity, Inbox, Limit, PeerId, Pool,
-    PoolEvent, Role, SessionInfo, SessionState, Stats, WallClock,
+    CloseMode, Config, Disconnect, Hooks, Identity, Inbox, PeerId, Pool, Role, SessionInfo,
 };
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -34,7 +38,7 @@ pub(crate) enum Order {
     /// Get a session and send messages on it.
     Talk(Talk),
     /// Disconnect a peer.
-    Part { to: usize, how: How },
+    Part { to: usize, mode: CloseMode },
     /// Find the session with a peer broken.
     Discard { to: usize },
     /// Drain the pool, and begin another under the same key.
@@ -155,11 +159,11 @@ impl Seat {
     }
 
     fn look(&self, pool: &Pool) -> Seen {
-        let picture = pool.snapshot();
-        let limits = &picture.limits;
-        let at_rest = picture.dials.is_empty()
-            && picture.sessions.iter().all(|session| session.state == SessionState::Ready)
-            && limits.sessions.held == picture.sessions.len() as u64
+        let snapshot = pool.snapshot();
+        let limits = &snapshot.limits;
+        let at_rest = snapshot.dials.is_empty()
+            && snapshot.sessions.iter().all(|session| session.state == SessionState::Ready)
+            && limits.sessions.held == snapshot.sessions.len() as u64
             && [
                 limits.draining,
                 limits.dials,
@@ -171,7 +175,7 @@ impl Seat {
             .iter()
             .all(|limit| limit.held == 0);
         let mut sessions = BTreeMap::new();
-        for session in &picture.sessions {
+        for session in &snapshot.sessions {
             let number = self.peers.iter().position(|peer| *peer == session.peer).unwrap();
             let hash = pool.get(&session.peer).map(|lease| *lease.handshake_hash());
             let twice = sessions.insert(number, hash);
@@ -244,8 +248,8 @@ impl Seat {
                 Order::Talk(talk) => {
                     tokio::spawn(self.clone().talk(pool.clone(), life, talk));
                 }
-                Order::Part { to, how } => {
-                    pool.disconnect(&self.peers[to], Disconnect { how, refuse_for: None });
+                Order::Part { to, mode } => {
+                    pool.disconnect(&self.peers[to], Disconnect::new(mode));
                 }
                 Order::Discard { to } => {
                     if let Some(lease) = pool.get(&self.peers[to]) {
@@ -308,7 +312,7 @@ impl Seat {
                 self.book.ended((self.number, life, *session), *reason, *report);
             }
             // One of the sessions that drain is cut, and nobody says whose.
-            PoolEvent::LimitHit { limit: Limit::Draining } => {
+            PoolEvent::LimitHit { limit: Limit::Draining, .. } => {
                 (0..self.peers.len()).for_each(|peer| self.book.disturb(self.number, peer));
             }
             _ => {}

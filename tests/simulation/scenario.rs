@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use noise_pool::{Config, How, PeerId, Stats};
+use noise_pool::snapshot::Stats;
+use noise_pool::{CloseMode, Config, PeerId};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use turmoil::Sim;
@@ -246,7 +247,7 @@ impl World<'_> {
             0..25 => self.cross(a, b),
             25..45 => self.talk(a, b),
             45..49 => self.everybody_dials(a),
-            49..58 => self.seats[a].tell(Order::Part { to: b, how: How::Drain }),
+            49..58 => self.seats[a].tell(Order::Part { to: b, mode: CloseMode::Drain }),
             58..61 => self.seats[a].tell(Order::Drain),
             61..64 => {
                 self.seats[a].reading.send_replace(false);
@@ -312,7 +313,7 @@ impl World<'_> {
         match self.random.random_range(0..3) {
             0 => {}
             1 => self.cross(a, b),
-            _ => self.seats[a].tell(Order::Part { to: b, how: How::Drain }),
+            _ => self.seats[a].tell(Order::Part { to: b, mode: CloseMode::Drain }),
         }
         let lead = self.random.random_range(0..=3 * self.plan.latency.as_millis() as u64);
         self.pass(ms(lead));
@@ -335,7 +336,7 @@ impl World<'_> {
             }
             7 => self.crash(a, false),
             8 => self.crash(a, true),
-            9 => self.seats[a].tell(Order::Part { to: b, how: How::Now }),
+            9 => self.seats[a].tell(Order::Part { to: b, mode: CloseMode::Now }),
             10 => self.seats[a].tell(Order::Discard { to: b }),
             11 => {
                 self.disturb_all(a);
@@ -360,7 +361,7 @@ impl World<'_> {
         let peers = &self.seats[a].peers;
         let (small, large) = if peers[a] < peers[b] { (a, b) } else { (b, a) };
         self.book.disturb(a, b);
-        self.seats[small].tell(Order::Part { to: large, how: How::Now });
+        self.seats[small].tell(Order::Part { to: large, mode: CloseMode::Now });
         self.pass(self.plan.latency * 2);
         let lag = ms([0, 50, 150, 400, 800, 1_500][self.random.random_range(0..6)]);
         self.seats[small].mishaps.lock().unwrap().insert(large, Mishap::Lags(lag));
@@ -376,7 +377,7 @@ impl World<'_> {
     /// A connection takes nothing more of what its initiator writes, as one whose window stays shut.
     fn stall(&mut self, a: usize, b: usize) {
         self.book.disturb(a, b);
-        self.seats[a].tell(Order::Part { to: b, how: How::Now });
+        self.seats[a].tell(Order::Part { to: b, mode: CloseMode::Now });
         self.pass(self.plan.latency * 2);
         self.seats[a].mishaps.lock().unwrap().insert(b, Mishap::Stalls);
         self.talk(a, b);

@@ -12,7 +12,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::task::Poll;
 use std::time::Duration;
 
-use noise_pool::{Config, Identity, Inbox, PeerId, Pool, SessionState, Target};
+use noise_pool::snapshot::SessionState;
+use noise_pool::{Config, Identity, Inbox, PeerId, Pool, Target};
 
 /// A pool with its inbox and its TCP listener on 127.0.0.1.
 pub(crate) struct Node {
@@ -107,13 +108,13 @@ pub(crate) fn slots(pool: &Pool) -> usize {
 /// Waits until nothing is under way, and the map and the room hold the live sessions and no more.
 pub(crate) async fn at_rest(pool: &Pool) {
     until("the pool is at rest", || {
-        let picture = pool.snapshot();
-        let live = picture.sessions.len();
-        picture.dials.is_empty()
-            && picture.sessions.iter().all(|s| s.state == SessionState::Ready)
-            && picture.limits.sessions.held == live as u64
-            && picture.limits.dials.held == 0
-            && picture.limits.queued_dials.held == 0
+        let snapshot = pool.snapshot();
+        let live = snapshot.sessions.len();
+        snapshot.dials.is_empty()
+            && snapshot.sessions.iter().all(|s| s.state == SessionState::Ready)
+            && snapshot.limits.sessions.held == live as u64
+            && snapshot.limits.dials.held == 0
+            && snapshot.limits.queued_dials.held == 0
             && slots(pool) == live
     })
     .await;

@@ -4,10 +4,8 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use noise_pool::{
-    Address, BoxFuture, BoxedStream, Config, Connector, Hooks, Identity, Inbox, PeerId, Pool, Role,
-    TargetData,
-};
+use noise_pool::io::{BoxFuture, BoxedStream, TargetData};
+use noise_pool::{Address, Config, Connector, Hooks, Identity, Inbox, PeerId, Pool, Role};
 
 use tokio::time::Instant;
 

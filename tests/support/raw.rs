@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use noise_pool::{Config, Identity, PeerId, WallClock};
+use noise_pool::config::WallClock;
+use noise_pool::{Config, Identity, PeerId};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState, TransportState};

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use noise_pool::{
-    Config, DialError, Hooks, Identity, Lease, Limit, PeerId, Pool, PoolEvent, SessionState,
-};
+use noise_pool::error::{DialError, Limit};
+use noise_pool::event::PoolEvent;
+use noise_pool::snapshot::SessionState;
+use noise_pool::{Config, Hooks, Identity, Lease, PeerId, Pool};
 use tokio::task::JoinHandle;
 
 use super::net::Net;
@@ -108,7 +109,7 @@ impl Talker {
                                 book.send(pool.id(), &lease).await;
                             }
                         }
-                        Ok(PoolEvent::LimitHit { limit: Limit::Draining }) => {
+                        Ok(PoolEvent::LimitHit { limit: Limit::Draining, .. }) => {
                             book.0.lock().unwrap().draining_full = true;
                         }
                         _ => {}

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use noise_pool::{Config, Entropy, Identity, Inbox, Lease, PeerId, Pool, Role, WallClock};
+use noise_pool::config::{Entropy, WallClock};
+use noise_pool::{Config, Identity, Inbox, Lease, PeerId, Pool, Role};
 use tokio::io::{DuplexStream, duplex};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::{JoinHandle, yield_now};

@@ -1,6 +1,6 @@
 //! G9: what is allocated per checkout and per message.
 
-use noise_pool::Suite;
+use noise_pool::config::Suite;
 
 use crate::harness::{Case, Settings, measure, timed};
 use crate::report::{Figure, Report};

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use noise_pool::{Disconnect, How, Identity, Pool, Role, Suite};
+use noise_pool::config::Suite;
+use noise_pool::{Disconnect, Identity, Pool, Role};
 use rustls::CipherSuite::TLS13_AES_256_GCM_SHA384;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
@@ -150,7 +151,7 @@ fn ours<'a>(runtime: &'a Runtime) -> Case<'a> {
         }
         (Arc::new(router().await), Arc::new(far))
     });
-    let cut = Disconnect { how: How::Now, ..Disconnect::default() };
+    let cut = Disconnect::now();
     let work = run::in_flight(runtime, IN_FLIGHT, move |place| {
         let (near, far) = (near.clone(), far.clone());
         async move {

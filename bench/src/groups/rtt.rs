@@ -1,6 +1,6 @@
 //! G6: a message there and back.
 
-use noise_pool::Suite;
+use noise_pool::config::Suite;
 use tokio::runtime::Runtime;
 
 use crate::harness::{Case, Settings, measure};

@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use noise_pool::{Disconnect, How, PeerId, Suite};
+use noise_pool::config::Suite;
+use noise_pool::{Disconnect, PeerId};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -185,7 +186,7 @@ fn dial_again_and_again(storm: &Arc<Storm>, targets: [(PeerId, SocketAddr); 2]) 
             let stranger = Router::new(Suite::default()).await.expect("loopback listens");
             strangers.push(Arc::new(stranger));
         }
-        let cut = Disconnect { how: How::Now, ..Disconnect::default() };
+        let cut = Disconnect::now();
         let mut pace = interval(PACE);
         let mut turn = 0;
         while !storm.over.load(Relaxed) {

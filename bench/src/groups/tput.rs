@@ -1,6 +1,6 @@
 //! G5: messages one way over one connection, from one task and from several, and over many sessions.
 
-use noise_pool::Suite;
+use noise_pool::config::Suite;
 use rustls::CipherSuite::{TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256};
 use tokio::runtime::Runtime;
 

@@ -3,7 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 
-use noise_pool::{Config, Identity, Inbox, Lease, Message, PeerId, Pool, Suite};
+use noise_pool::config::Suite;
+use noise_pool::{Config, Identity, Inbox, Lease, Message, PeerId, Pool};
 
 use super::{Check, Lane, Receiver, Sender, ended, other};
 

@@ -13,8 +13,8 @@
 //! | 8 | length of what follows, little-endian |
 //! | rest | the fields of [`Snapshot`] in their order: integers in full width, little-endian; lengths as `u64`, variants as `u32`; peers and addresses as text |
 //!
-//! A reader takes its own version only. Whoever changes a type of a snapshot raises [`VERSION`] and
-//! keeps a reader for the files of before.
+//! A reader takes its own version only. A change of a type of a snapshot raises [`VERSION`] and keeps a
+//! reader for older files.
 
 use std::fmt;
 

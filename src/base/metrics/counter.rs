@@ -1,14 +1,16 @@
 //! Counters: numbers for people.
 //!
-//! Owns the live counters behind [`Stats`](super::Stats). They only grow. Nothing here may block or order
+//! Owns the live counters behind the statistics. They only grow. Nothing here may block or order
 //! memory: a counter is no condition to act on.
 
 use std::cell::Cell;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// A value of [`Stats`] that is sampled from live counters.
+use crate::base::sync::lock_std;
+
+/// A value of the statistics that is sampled from live counters.
 pub(crate) trait Sampled {
     type Live: Default;
 
@@ -100,7 +102,7 @@ impl Striped {
         if mine == COMMON {
             cell.fetch_add(1, Ordering::Relaxed);
         } else {
-            // Nobody else writes it, and a locked instruction would be a good part of a hit.
+            // No other thread writes it, and a locked instruction would be a good part of a hit.
             cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
     }
@@ -127,14 +129,14 @@ const UNSET: usize = usize::MAX;
 /// The cell that a thread owns, until the thread ends.
 struct Owned(Cell<usize>);
 
-/// Cells without an owner. Whoever takes one sees what its last owner has written: the lock has
-/// passed from one to the other.
+/// Cells without an owner. The next owner of a cell sees what the last one wrote: the lock has passed
+/// from one to the other.
 static FREE: Mutex<[bool; COMMON]> = Mutex::new([true; COMMON]);
 
 impl Owned {
     #[cold]
     fn take(&self) -> usize {
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = lock_std(&FREE);
         let cell = free.iter().position(|free| *free).unwrap_or(COMMON);
         if let Some(free) = free.get_mut(cell) {
             *free = false;
@@ -146,7 +148,7 @@ impl Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = lock_std(&FREE);
         if let Some(free) = free.get_mut(self.0.get()) {
             *free = true;
         }

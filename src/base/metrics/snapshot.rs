@@ -1,8 +1,8 @@
-//! Pictures of a pool: plain values, copied at one moment, that can be stored and compared.
+//! Snapshots of a pool: plain values, copied at one moment, that can be stored and compared.
 //!
-//! Owns the types of [`Snapshot`]. A picture borrows nothing and changes nothing. The fields and their
-//! order are the binary format (`codec`): whoever changes them begins a new format version. In JSON
-//! the unit of a length of time is in its name (`age_ns`).
+//! Owns the types of [`Snapshot`]. A snapshot borrows nothing and changes nothing. The fields and their
+//! order are the binary format (`codec`): a change of them begins a new format version. In JSON the
+//! unit of a length of time is in its name (`age_ns`).
 
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::base::id::{AttemptId, Origin, PeerId, SessionId};
 /// session that replaced another meanwhile may show up beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct Snapshot {
     /// When it was taken, in seconds since 1970-01-01 00:00 UTC.
     pub taken_at_unix: u64,
@@ -34,22 +35,23 @@ pub struct Snapshot {
 /// One session at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct SessionSnapshot {
-    /// Who it leads to.
+    /// The peer at the other end.
     pub peer: PeerId,
     /// Its number in this process.
     pub session: SessionId,
-    /// Who opened it.
+    /// The side that opened it.
     pub origin: Origin,
     /// The other end's address, if the stream has one.
     pub remote: Option<Address>,
     /// Whether it is handed out.
     pub state: SessionState,
     /// Since it was established.
-    #[cfg_attr(feature = "serde", serde(rename = "age_ns", with = "nanos"))]
+    #[cfg_attr(feature = "serde", serde(rename = "age_ns", with = "super::nanos"))]
     pub age: Duration,
     /// Since the last data either way, or checkout or return of a lease.
-    #[cfg_attr(feature = "serde", serde(rename = "idle_ns", with = "nanos"))]
+    #[cfg_attr(feature = "serde", serde(rename = "idle_ns", with = "super::nanos"))]
     pub idle: Duration,
     /// Leases out.
     pub leases: u32,
@@ -61,9 +63,9 @@ pub struct SessionSnapshot {
     pub messages_in: u64,
     /// Messages handed to the socket.
     pub messages_out: u64,
-    /// Bytes read per second, of late.
+    /// Bytes read per second, lately.
     pub rate_in: u64,
-    /// Bytes written per second, of late.
+    /// Bytes written per second, lately.
     pub rate_out: u64,
     /// Messages accepted and not written yet.
     pub queue_messages: u64,
@@ -74,15 +76,15 @@ pub struct SessionSnapshot {
     /// Messages dropped because their deadline passed in the queue.
     pub expired: u64,
     /// Round-trip time, smoothed, once a ping was answered.
-    #[cfg_attr(feature = "serde", serde(rename = "rtt_ns", with = "nanos_option"))]
+    #[cfg_attr(feature = "serde", serde(rename = "rtt_ns", with = "super::nanos::option"))]
     pub rtt: Option<Duration>,
     /// Since the last ping was answered, if one was.
-    #[cfg_attr(feature = "serde", serde(rename = "last_ping_ns", with = "nanos_option"))]
+    #[cfg_attr(feature = "serde", serde(rename = "last_ping_ns", with = "super::nanos::option"))]
     pub last_ping: Option<Duration>,
     /// Keys changed, both directions together.
     pub rekeys: u64,
     /// How long the handshake took, verdict included.
-    #[cfg_attr(feature = "serde", serde(rename = "handshake_time_ns", with = "nanos"))]
+    #[cfg_attr(feature = "serde", serde(rename = "handshake_time_ns", with = "super::nanos"))]
     pub handshake_time: Duration,
 }
 
@@ -103,15 +105,16 @@ pub enum SessionState {
 /// One dial at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct DialSnapshot {
-    /// Who is dialled.
+    /// The peer that is dialled.
     pub peer: PeerId,
     /// Its number in this process.
     pub attempt: AttemptId,
     /// How far it is.
     pub phase: DialPhase,
     /// Since it began.
-    #[cfg_attr(feature = "serde", serde(rename = "age_ns", with = "nanos"))]
+    #[cfg_attr(feature = "serde", serde(rename = "age_ns", with = "super::nanos"))]
     pub age: Duration,
     /// The addresses that it tries.
     pub addresses: Vec<Address>,
@@ -142,6 +145,7 @@ pub enum DialPhase {
 /// What the pool's limits are and hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct Limits {
     /// Slots: live sessions and dials (`max_sessions`).
     pub sessions: LimitUse,
@@ -167,6 +171,7 @@ pub struct Limits {
 /// One limit: what it holds, held at most, and may hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct LimitUse {
     /// Held now.
     pub held: u64,
@@ -174,76 +179,4 @@ pub struct LimitUse {
     pub high_water: u64,
     /// The limit.
     pub limit: u64,
-}
-
-/// What became of a session's messages; final when it comes with the session's end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub struct SessionReport {
-    /// Messages that we accepted from our callers.
-    pub accepted: u64,
-    /// Of those: received by the peer, as its goodbye confirmed.
-    pub delivered: u64,
-    /// Of those: neither confirmed nor expired; the peer may have them or not.
-    pub unknown: u64,
-    /// Of those: dropped because their deadline passed in the queue.
-    pub expired: u64,
-    /// Messages that we received whole.
-    pub received: u64,
-}
-
-impl std::ops::AddAssign for SessionReport {
-    fn add_assign(&mut self, other: Self) {
-        self.accepted += other.accepted;
-        self.delivered += other.delivered;
-        self.unknown += other.unknown;
-        self.expired += other.expired;
-        self.received += other.received;
-    }
-}
-
-/// Lengths of time as whole nanoseconds: exact, and without a form of their own in JSON.
-#[cfg(feature = "serde")]
-pub(crate) mod nanos {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(
-        time: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(whole(*time))
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
-        u64::deserialize(deserializer).map(Duration::from_nanos)
-    }
-
-    /// 64 bits hold 584 years.
-    pub(super) fn whole(time: Duration) -> u64 {
-        u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-    }
-}
-
-#[cfg(feature = "serde")]
-mod nanos_option {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(
-        time: &Option<Duration>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        time.map(super::nanos::whole).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Duration>, D::Error> {
-        Ok(Option::<u64>::deserialize(deserializer)?.map(Duration::from_nanos))
-    }
 }

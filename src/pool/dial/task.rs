@@ -13,10 +13,12 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::base::address::Address;
+use crate::base::error::RejectedBy;
 use crate::base::error::{CloseReason, DialError, HandshakeError, Limit, RejectReason};
-use crate::base::event::{DialFailure, PoolEvent, RejectedBy};
+use crate::base::event::PoolEvent;
 use crate::base::id::Origin;
 use crate::base::io::TargetData;
+use crate::base::metrics::DialFailure;
 use crate::pool::context::Context;
 use crate::pool::hooks::Candidate;
 use crate::pool::lifecycle::Lifecycle;

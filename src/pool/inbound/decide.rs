@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::base::address::Address;
+use crate::base::error::RejectedBy;
 use crate::base::error::{Limit, Refusal, RejectReason};
-use crate::base::event::{PoolEvent, RejectedBy};
+use crate::base::event::PoolEvent;
 use crate::base::id::Origin;
 use crate::base::timer::Timer;
 use crate::pool::checks::Checks;

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use crate::base::address::Address;
-use crate::base::environment::random_share;
+use crate::base::environment::share;
 use crate::base::error::{HandshakeError, Limit, RejectReason};
 use crate::base::event::PoolEvent;
 use crate::base::id::PeerId;
@@ -154,8 +154,7 @@ impl Responder {
             return;
         };
         let spread = ctx.settings.handshake_timeout.saturating_sub(MIN_DISCARD);
-        let share = random_share(&*ctx.settings.entropy);
-        let until = Instant::now() + MIN_DISCARD + spread.mul_f64(share);
+        let until = Instant::now() + MIN_DISCARD + spread.mul_f64(share(&*ctx.settings.entropy));
         let stop = self.parts.lifecycle.accepting().clone();
         self.parts.lifecycle.spawn(async move {
             let reading = async {

@@ -4,12 +4,10 @@
 //! many bytes of AEAD ciphertext. It must never allocate for a length that has only been announced.
 
 use crate::base::error::ProtocolError;
-use crate::proto::native::crypto::Transport;
+use crate::proto::native::crypto::{TAG, Transport};
 
-/// Bytes of the length in front of each frame.
+/// Bytes of the length in front of each frame, as in front of each handshake message.
 pub(crate) const PREFIX: usize = 2;
-/// Bytes that the AEAD adds.
-pub(crate) const TAG: usize = 16;
 /// Least ciphertext: a tag and one byte, since a frame holds at least one record.
 pub(crate) const MIN_CIPHERTEXT: usize = TAG + 1;
 /// Most ciphertext: what the length can say, and what one Noise message may be.

@@ -41,7 +41,7 @@ use bytes::{Buf, BufMut, Bytes};
 use snow::{Builder, HandshakeState};
 
 use super::crypto::{self, TAG, Transport};
-use super::record::MAX_APPLICATION_PAYLOAD;
+use crate::base::config::MAX_APPLICATION_PAYLOAD;
 use crate::base::environment::Entropy;
 use crate::base::error::{HandshakeError, ProtocolError};
 use crate::base::id::PeerId;
@@ -98,7 +98,7 @@ impl HandshakeParams {
 
     /// Our own name.
     pub(crate) fn own_id(&self) -> PeerId {
-        PeerId::of_derived_key(*self.key.public())
+        PeerId::from_bytes(*self.key.public())
     }
 
     /// snow's state, boxed: it is over a kilobyte and would sit in every handshake's future.
@@ -154,8 +154,8 @@ impl Initiator {
     /// Begins a handshake with `peer` at `time`, and gives message 1.
     ///
     /// # Errors
-    /// [`HandshakeError::OwnIdentity`]; [`HandshakeError::NonCanonicalKey`] if the peer's key is of
-    /// low order, so that nobody can hold it.
+    /// [`HandshakeError::OwnIdentity`]; [`HandshakeError::NonCanonicalKey`] if the peer's key is not
+    /// canonical, or of low order, so that nobody can hold it.
     pub(crate) fn start(
         terms: &HandshakeParams,
         peer: &PeerId,
@@ -163,6 +163,9 @@ impl Initiator {
     ) -> Result<(Self, [u8; MESSAGE_1]), HandshakeError> {
         if *peer == terms.own_id() {
             return Err(HandshakeError::OwnIdentity);
+        }
+        if !is_canonical(peer.as_bytes()) {
+            return Err(HandshakeError::NonCanonicalKey);
         }
         let mut state = terms.begin(Some(peer)).map_err(local_error)?;
         let mut message = [0; MESSAGE_1];
@@ -310,7 +313,8 @@ impl AwaitsMessage3 {
         let key = self.state.get_remote_static();
         let peer = key
             .and_then(|key| key.try_into().ok())
-            .and_then(|key| PeerId::from_public_key(key).ok())
+            .filter(is_canonical)
+            .map(PeerId::from_bytes)
             .ok_or(HandshakeError::NonCanonicalKey)?;
         if peer == self.own {
             return Err(HandshakeError::OwnIdentity);
@@ -320,6 +324,15 @@ impl AwaitsMessage3 {
         let hello = decode_message3(payload.into()).ok_or(malformed)?;
         Ok((finish(self.state)?, peer, hello))
     }
+}
+
+/// Whether the key is in its only canonical form (RFC 7748, section 5): below 2^255 - 19.
+///
+/// X25519 takes any other form for a canonical key, and one key must not appear as two peers.
+fn is_canonical(key: &[u8; KEY]) -> bool {
+    // p = 2^255 - 19 is ed ff .. ff 7f in this order of bytes.
+    let over = key[31] >= 0x7f && key[1..31].iter().all(|&byte| byte == 0xff) && key[0] >= 0xed;
+    key[31] <= 0x7f && !over
 }
 
 /// `theirs` less `ours` in seconds, both modulo 2^32: right while they are less than 68 years apart.

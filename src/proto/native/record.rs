@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::base::config::MAX_APPLICATION_PAYLOAD;
 use crate::base::error::{GoodbyeReason, ProtocolError, RejectReason};
 use crate::proto::native::frame;
 
@@ -17,8 +18,6 @@ pub(crate) const HEADER: usize = 3;
 pub(crate) const FRAGMENT_HEADER: usize = HEADER + 4;
 /// Most bytes of a body; also the largest message that goes unfragmented.
 pub(crate) const MAX_BODY: usize = frame::MAX_PLAINTEXT - HEADER;
-/// Most bytes of an application payload, in a verdict as in handshake message 3.
-pub(crate) const MAX_APPLICATION_PAYLOAD: usize = 16 * 1024;
 
 pub(crate) const DATA: u8 = 0x01;
 pub(crate) const FRAGMENT: u8 = 0x02;

@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use crate::base::error::CloseReason;
 use crate::proto::native::connection::Event;
+use crate::proto::native::crypto::TAG;
 use crate::proto::native::frame;
-use crate::proto::native::frame::{Split, TAG};
+use crate::proto::native::frame::Split;
 use crate::proto::native::parcel::MessageBatch;
 
 use super::super::NEEDS_PROBE;

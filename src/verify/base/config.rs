@@ -1,6 +1,18 @@
 //! What users of a configuration rely on: its ranges, its contradictions, its text form.
 
+use std::num::NonZeroU32;
+use std::time::Duration;
+
 use super::*;
+use crate::base::config::{Loopback, WhenFull};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 
 fn field(config: Config) -> Option<&'static str> {
     config.check().err().and_then(|error| error.field())
@@ -98,6 +110,7 @@ fn debug_output_is_short_whatever_the_payload() {
 #[cfg(feature = "serde")]
 mod text {
     use super::*;
+    use crate::base::suite::Suite;
     use proptest::prelude::*;
 
     fn read(text: &str) -> Result<Config, String> {
@@ -186,7 +199,7 @@ mod text {
 
     /// Lines that are nearly right reach further than arbitrary text.
     fn line() -> impl Strategy<Value = String> {
-        let name = prop::sample::select(FIELDS);
+        let name = prop::sample::select(Config::FIELDS);
         let value = prop_oneof![
             any::<i64>().prop_map(|number| number.to_string()),
             any::<f64>().prop_map(|number| format!("{number:?}")),

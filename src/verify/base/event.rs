@@ -8,7 +8,7 @@ fn event(n: u8) -> PoolEvent {
 }
 
 fn peer(n: u8) -> PeerId {
-    PeerId::from_public_key([n; 32]).unwrap()
+    PeerId::from_bytes([n; 32])
 }
 
 #[test]

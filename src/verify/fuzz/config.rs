@@ -5,7 +5,7 @@
 use crate::Config;
 
 /// One text format: how it is read and written.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Format {
     /// Reads a configuration; none if the text is not one.
     pub read: fn(&str) -> Option<Config>,

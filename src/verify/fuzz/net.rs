@@ -120,7 +120,7 @@ impl Net {
 }
 
 /// The ends of a stream with this plan: the initiator's, the responder's.
-pub(super) fn wire(plan: Plan) -> (impl crate::Stream, impl crate::Stream) {
+pub(super) fn wire(plan: Plan) -> (impl crate::io::Stream, impl crate::io::Stream) {
     let (near, near_inner) = duplex(1 << 12);
     let (far, far_inner) = duplex(1 << 12);
     let (near_read, near_write) = tokio::io::split(near_inner);

@@ -30,7 +30,7 @@ use crate::base::io::BoxFuture;
 use crate::base::metrics::{DialPhase, LimitUse, SessionReport, SessionState};
 use crate::base::sync::{Mutex, lock};
 use crate::pool::hooks::{Candidate, Hooks, SessionInfo};
-use crate::pool::shutdown::{Disconnect, How};
+use crate::pool::shutdown::{CloseMode, Disconnect};
 use crate::pool::target::Target;
 use crate::pool::{Pool, Role};
 use crate::proto::slot::View;
@@ -250,10 +250,13 @@ impl World {
                 }
             }
             7 => {
-                let how = if what & 0x10 == 0 { How::Drain } else { How::Now };
+                let mode = if what & 0x10 == 0 { CloseMode::Drain } else { CloseMode::Now };
                 let refuse = input.byte();
-                let refuse_for = (refuse != 0).then(|| 100 * Duration::from_millis(refuse.into()));
-                pool.disconnect(&peer, Disconnect { how, refuse_for });
+                let mut disconnect = Disconnect::new(mode);
+                if refuse != 0 {
+                    disconnect = disconnect.refuse_for(100 * Duration::from_millis(refuse.into()));
+                }
+                pool.disconnect(&peer, disconnect);
             }
             8 => self.call(async move {
                 let _ = pool.drain_peer(&peer, DRAIN).await;

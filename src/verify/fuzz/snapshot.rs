@@ -1,6 +1,6 @@
 //! Entry function for fuzzing the binary form of snapshots.
 
-use crate::Snapshot;
+use crate::snapshot::Snapshot;
 
 /// Reads `data` as a snapshot; what is taken must come back from its own binary form.
 ///

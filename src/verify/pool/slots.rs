@@ -8,7 +8,7 @@ use crate::proto::slot::Claim;
 fn peer(n: u8) -> PeerId {
     let mut bytes = [7; 32];
     bytes[0] = n;
-    PeerId::from_public_key(bytes).unwrap()
+    PeerId::from_bytes(bytes)
 }
 
 /// A session and its handle: whose it is, and what tells it from others.

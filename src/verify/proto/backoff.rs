@@ -10,7 +10,7 @@ fn bounds(capacity: usize) -> Bounds {
 }
 
 fn peer(n: u8) -> PeerId {
-    PeerId::from_public_key([n; 32]).unwrap()
+    PeerId::from_bytes([n; 32])
 }
 
 fn hash(n: u32) -> u64 {
@@ -165,7 +165,7 @@ proptest! {
             }
             prop_assert!(table.len() <= capacity);
             for n in 0..12 {
-                let peer = PeerId::from_public_key([n; 32]).unwrap();
+                let peer = PeerId::from_bytes([n; 32]);
                 if let Some((until, ())) = table.check(&peer, &[], now) {
                     prop_assert!(until > now && until <= now + 600 * SECOND);
                 }

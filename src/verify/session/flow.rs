@@ -107,7 +107,7 @@ async fn expired_messages_are_dropped_counted_and_delay_nobody() {
     // The first is sealed at once; the rest wait behind it.
     lease.send(message(0, 10)).await.unwrap();
     settle().await;
-    let soon = SendOptions::default().deadline(Instant::now() + Duration::from_secs(1));
+    let soon = SendOptions::default().deadline((Instant::now() + Duration::from_secs(1)).into());
     for count in 1..10 {
         let options = if count % 2 == 0 { soon } else { SendOptions::default() };
         lease.send_with(message(count, 10), options).await.unwrap();
@@ -151,7 +151,8 @@ async fn a_full_queue_makes_senders_wait_in_turn_and_gives_messages_back() {
     settle().await;
     // A little one does not pass those who wait, though there may be room for it.
     assert_eq!(lease.try_send(Bytes::new()).unwrap_err().kind, SendErrorKind::Full);
-    let deadline = SendOptions::default().deadline(Instant::now() + Duration::from_secs(1));
+    let deadline =
+        SendOptions::default().deadline((Instant::now() + Duration::from_secs(1)).into());
     let error = lease.send_with(message(99, 10), deadline).await.unwrap_err();
     assert_eq!((error.kind, number(&error.message)), (SendErrorKind::Expired, 99));
 

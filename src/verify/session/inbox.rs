@@ -9,7 +9,7 @@ use crate::proto::native::parcel::MessageBatch;
 use crate::proto::native::record::Record;
 
 fn window() -> Arc<ReceiveWindow> {
-    let peer = PeerId::from_public_key(*StaticKey::new([1; 32]).public()).unwrap();
+    let peer = PeerId::from_bytes(*StaticKey::new([1; 32]).public());
     ReceiveWindow::new(peer, SessionId::next(), Arc::default())
 }
 

@@ -117,7 +117,7 @@ fn spec(secret: u8, origin: Origin, settings: &Settings) -> SessionSpec {
     let public = crate::base::key::StaticKey::new([secret; 32]);
     SessionSpec {
         id: SessionId::next(),
-        peer: PeerId::from_public_key(*public.public()).unwrap(),
+        peer: PeerId::from_bytes(*public.public()),
         origin,
         remote: None,
         handshake_hash: [7; 32],

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use noise_pool::{SendErrorKind, SendToError, SessionReport, Target};
+use noise_pool::Target;
+use noise_pool::error::{SendErrorKind, SendToError};
+use noise_pool::snapshot::SessionReport;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::sleep;
 

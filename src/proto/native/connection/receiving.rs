@@ -11,6 +11,7 @@ use bytes::{Buf, Bytes};
 
 use super::{Event, Phase, SessionCore};
 use crate::base::error::ProtocolError;
+use crate::proto::native::crypto::TAG;
 use crate::proto::native::frame;
 use crate::proto::native::parcel::MessageBatch;
 use crate::proto::native::record;
@@ -99,7 +100,7 @@ impl SessionCore {
         if !(frame::MIN_CIPHERTEXT..=frame::MAX_CIPHERTEXT).contains(&ciphertext.len()) {
             return Err(ProtocolError::FrameLength(length));
         }
-        let mut memory = memory(ciphertext.len() - frame::TAG);
+        let mut memory = memory(ciphertext.len() - TAG);
         self.transport.open(ciphertext, memory.as_mut())?;
         let size = memory.size();
         Ok((memory.into(), size))

@@ -21,7 +21,7 @@ fn file(name: &str) -> PathBuf {
 }
 
 fn peer(n: u8) -> PeerId {
-    PeerId::from_public_key([n; 32]).unwrap()
+    PeerId::from_bytes([n; 32])
 }
 
 fn session_id(n: u64) -> SessionId {

@@ -1,7 +1,9 @@
 //! Unit tests of `base/metrics/stats.rs`.
 
 use super::super::counter::STRIPES;
+use super::super::failures::{DialFailure, HandshakeFailure};
 use super::*;
+use crate::base::error::{Refusal, RejectReason};
 
 #[test]
 fn stats_are_what_was_counted() {

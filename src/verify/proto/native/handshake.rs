@@ -218,10 +218,44 @@ fn ourselves_is_nobody_to_talk_to() {
     assert!(matches!(error, HandshakeError::OwnIdentity), "{error:?}");
 }
 
+/// p + `offset`, little-endian.
+fn around_p(offset: i16) -> [u8; KEY] {
+    let mut key = [0xff; KEY];
+    key[0] = (0xed + offset) as u8;
+    key[31] = 0x7f;
+    key
+}
+
+#[test]
+fn a_key_is_canonical_below_p_only() {
+    assert!(is_canonical(&around_p(-1)));
+    for offset in 0..=18 {
+        assert!(!is_canonical(&around_p(offset)), "p + {offset}");
+    }
+    let mut high = [1; KEY];
+    high[31] = 0x80;
+    assert!(!is_canonical(&high));
+    for at in 1..31 {
+        let mut less = around_p(5);
+        less[at] = 0xfe;
+        assert!(is_canonical(&less));
+    }
+}
+
+#[test]
+fn a_dial_to_a_key_in_another_form_is_refused_before_message_1() {
+    let mut high = *terms(2).key.public();
+    high[31] |= 0x80;
+    for key in [high, around_p(0), around_p(18)] {
+        let error = Initiator::start(&terms(1), &PeerId::from_bytes(key), NOW).err().unwrap();
+        assert!(matches!(error, HandshakeError::NonCanonicalKey), "{error:?}");
+    }
+}
+
 #[test]
 fn a_key_of_low_order_is_nobody() {
     for point in low_order_points() {
-        let peer = PeerId::from_public_key(point).unwrap();
+        let peer = PeerId::from_bytes(point);
         let error = Initiator::start(&terms(1), &peer, NOW).err().unwrap();
         assert!(matches!(error, HandshakeError::NonCanonicalKey), "{error:?}");
         let mut one = [0; MESSAGE_1];

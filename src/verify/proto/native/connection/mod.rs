@@ -16,6 +16,7 @@ use super::*;
 use crate::base::error::RejectReason;
 use crate::base::suite::Suite;
 use crate::proto::native::batch::Sealed;
+use crate::proto::native::crypto::TAG;
 use crate::proto::native::frame;
 use crate::proto::native::record;
 use crate::proto::native::record::{DATA, Record};
@@ -82,7 +83,7 @@ impl Hostile {
         let mut frames = Vec::new();
         let mut input = &out[..];
         while let frame::Split::Whole { body, rest } = frame::split(input).unwrap() {
-            let mut plaintext = vec![0; body.len() - frame::TAG];
+            let mut plaintext = vec![0; body.len() - TAG];
             self.peer.open(body, &mut plaintext).unwrap();
             if plaintext.ends_with(&[record::REKEY, 0, 0]) {
                 self.peer.rekey_incoming();
