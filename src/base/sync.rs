@@ -23,7 +23,7 @@ pub(crate) use std::sync::{
 #[cfg(not(noise_pool_loom))]
 pub(crate) use tokio::sync::{Notify, SetOnce};
 
-/// Locks, whatever became of the last holder.
+/// Locks, also after a holder panicked.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
