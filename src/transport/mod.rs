@@ -14,7 +14,7 @@
 //!   from which on the peer may have accepted;
 //! * `Committed`: `verdict` waits for the peer's yes or no;
 //! * `Proposed`: the initiator is authenticated and waits for `established` or `reject`;
-//! * `Established`: a stream and a [`SessionCore`](crate::proto::native::connection::SessionCore) on it.
+//! * `Established`: a stream and a [`NativeConnection`](crate::proto::native::connection::NativeConnection) on it.
 //!
 //! A wire that has no verdict of its own answers `Accept` from the first frame it reads, and takes
 //! its stamp from the order in which handshakes ended.

@@ -32,9 +32,8 @@ use crate::base::id::PeerId;
 use crate::base::identity::Identity;
 use crate::base::timer::Timer;
 use crate::proto::HandshakeRole;
-use crate::proto::native::batch::{MessageSource, Next, Plaintext};
 use crate::proto::native::clock_offset::ClockOffsets;
-use crate::proto::native::connection::{CoreParams, Event, SessionCore};
+use crate::proto::native::connection::{ConnectionParams, NativeConnection};
 use crate::proto::native::frame;
 use crate::proto::native::handshake;
 use crate::proto::native::handshake::{
@@ -44,6 +43,8 @@ use crate::proto::native::handshake::{
 use crate::proto::native::record::Verdict;
 use crate::proto::native::replay::ReplayCache;
 use crate::proto::slot::Claim;
+use crate::proto::wire::connection::Connection as _;
+use crate::proto::wire::source::{MessageSource, Next, Plaintext};
 
 /// What all handshakes of one pool share. Clones are handles to the same.
 #[derive(Clone)]
@@ -119,7 +120,7 @@ pub(crate) struct Established {
     /// That of the handshake, where it had one here.
     pub(crate) timer: Timer,
     /// As initiator it may hold further events that came in the verdict's frame.
-    pub(crate) core: SessionCore,
+    pub(crate) core: NativeConnection,
     /// Bytes that were read past the handshake: past the verdict's frame, or past message 3.
     pub(crate) leftover: Vec<u8>,
     /// Noise `h` after message 3.
@@ -303,15 +304,20 @@ impl Native {
         }
     }
 
-    fn core(&self, role: HandshakeRole, finished: Finished, peer_max_message: u32) -> SessionCore {
-        let params = CoreParams {
+    fn core(
+        &self,
+        role: HandshakeRole,
+        finished: Finished,
+        peer_max_message: u32,
+    ) -> NativeConnection {
+        let params = ConnectionParams {
             role,
             max_message: self.shared.max_message as usize,
             peer_max_message: peer_max_message as usize,
             rekey_after_bytes: self.shared.rekey_after_bytes,
             pings_per_second: self.shared.pings_per_second,
         };
-        SessionCore::new(finished.transport, params)
+        NativeConnection::new(finished.transport, params)
     }
 
     fn heard(&self) -> u64 {
@@ -389,7 +395,7 @@ impl Committed {
                 other => other.into(),
             });
         }
-        let Some(Event::Verdict(verdict)) = established.core.poll_event() else {
+        let Some(verdict) = established.core.poll_verdict() else {
             return Err(HandshakeError::NoVerdict);
         };
         if let Verdict::Accept { payload, .. } = &verdict {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::base::config::Config;
 use crate::base::suite::Suite;
+use crate::proto::wire::connection::Event;
 use crate::verify::crypto::TestEntropy;
 
 const NOW: u64 = 1_700_000_000;
@@ -148,7 +149,7 @@ fn accept(b: &Native) -> Verdict {
 }
 
 /// All frames of `verdict` and `messages`.
-fn sealed(core: &mut SessionCore, verdict: Verdict, messages: Vec<Bytes>) -> Vec<u8> {
+fn sealed(core: &mut NativeConnection, verdict: Verdict, messages: Vec<Bytes>) -> Vec<u8> {
     core.verdict(verdict);
     let (mut scratch, mut out) = (Vec::new(), Vec::new());
     core.seal(&mut VecDeque::from(messages), &mut scratch, &mut out, 1 << 20).unwrap();
