@@ -123,7 +123,7 @@ pub(crate) struct Inner {
     pub(crate) dialling: Gauge,
     pub(crate) queued: Gauge,
     pub(crate) discarding: Gauge,
-    pub(crate) session_shared: Arc<session::Shared>,
+    pub(crate) session_shared: Arc<session::SessionContext>,
     pub(crate) events: Publisher,
     pub(crate) counters: Counters,
     pub(crate) listeners: Mutex<Vec<SocketAddr>>,
@@ -156,7 +156,7 @@ pub(crate) struct Parts {
     pub(crate) peer: PeerId,
     pub(crate) connector: Arc<dyn Connector>,
     pub(crate) hooks: Option<Arc<dyn Hooks>>,
-    pub(crate) session_shared: Arc<session::Shared>,
+    pub(crate) session_shared: Arc<session::SessionContext>,
 }
 
 impl Inner {

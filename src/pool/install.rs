@@ -66,6 +66,7 @@ impl Inner {
             handshake_time: newcomer.handshake_time,
             max_message: self.settings.max_message_size.min(newcomer.peer_max_message as usize),
             peer_payload: newcomer.payload,
+            abilities: &crate::proto::native::connection::ABILITIES,
             expires_at: self.expires_at(),
         };
         let session = Session::new(spec, &self.session_shared);
@@ -214,9 +215,12 @@ impl Inner {
             remote: session.remote().cloned(),
             handshake_time: session.handshake_time(),
         });
-        let Established { stream, timer, core, leftover, .. } = *established;
+        let Established { stream, timer, mut core, leftover, .. } = *established;
+        if let Some(verdict) = first {
+            core.verdict(verdict);
+        }
         let host: Arc<dyn Host> = self.clone();
-        let mut driver = session.drive(stream, core, leftover, host, first);
+        let mut driver = Driver::new(session.clone(), stream, core.into(), leftover, host);
         driver.take_over(timer);
         driver.span().in_scope(|| info!("opened"));
         if self.life() == Life::Closed {

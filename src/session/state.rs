@@ -1,28 +1,11 @@
-//! One established session: its leases, its queues, and the driver that owns socket and keys.
+//! One session, as its leases, its driver and the pool share it.
 //!
-//! Owns everything between a caller's `send` and the bytes on the stream, and back to the inbox.
-//! It must never decide which session a peer has: the pool does, and is told through [`Host`].
+//! Owns the session's parts and the steps of its life as other tasks take them: each changes the state,
+//! then what leases see, and then wakes. The driver is a future apart. It must never block on the
+//! socket, and never decide by itself that the session ends.
 
-mod control;
-mod cores;
-mod driver;
-mod exclusive;
-mod inbox;
-mod lease;
-mod line;
-mod metrics;
-mod parcels;
-mod probe;
-mod queue;
-mod shared;
-mod slab;
-mod stock;
-#[cfg(test)]
-#[path = "../verify/session/mod.rs"]
-mod tests;
-
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,45 +15,24 @@ use tokio::time::Instant;
 use crate::base::address::Address;
 use crate::base::error::{CloseReason, PingError, SendErrorKind, SessionClosed};
 use crate::base::id::{Origin, PeerId, SessionId};
-use crate::base::io::{BoxFuture, BoxedStream};
-use crate::base::metrics::{SessionReport, SessionSnapshot, SessionState};
-use crate::base::sync::{AtomicU32, Mutex, lock};
-use crate::proto::native::connection::SessionCore;
-use crate::proto::native::record::Verdict;
+use crate::base::metrics::{SessionReport, SessionSnapshot};
+use crate::proto::wire::connection::Abilities;
 
-use control::{COMMAND, DriverSignal, LEASES, PROBE};
-use cores::LeaseTable;
-use exclusive::ExclusiveReceiver;
-use inbox::ReceiveWindow;
-use metrics::SessionMetrics;
-use probe::Probes;
-use queue::Queue;
+use super::context::Context;
+use super::lease::core::{LeaseCore, LeaseHandle, Leased};
+use super::lease::table::LeaseTable;
+use super::life::{Availability, Life, Marks, NEEDS_PROBE, Stage};
+use super::metrics::SessionMetrics;
+use super::probe::Probes;
+use super::receive::exclusive_receiver::ExclusiveReceiver;
+use super::receive::window::ReceiveWindow;
+use super::send::queue::Queue;
+use super::signal::{COMMAND, DriverSignal, LEASES, PROBE};
 
-pub use exclusive::ExclusiveLease;
-pub use inbox::{Inbox, Message};
-pub use lease::{Lease, SendOptions};
+/// What all sessions of one pool share.
+pub(crate) type SessionContext = Context<LeaseCore<Session>>;
 
-pub(crate) use cores::UncountedRef;
-pub(crate) use driver::Driver;
-pub(crate) use lease::{LeaseCore, LeaseHandle, LeaseWaiter};
-pub(crate) use shared::Shared;
-
-/// What a session tells the pool. Called by the session's driver, outside every lock.
-pub(crate) trait Host: Send + Sync + 'static {
-    /// The session is not to be handed out any more: its age is reached, the peer drains it, or a
-    /// probe failed. Called before the session refuses anything. Idempotent.
-    fn retired(&self, session: &Arc<Session>, why: CloseReason);
-
-    /// The session has ended. Called exactly once per driver, last of all, after its last message has
-    /// reached the inbox and before those who wait for its end are woken.
-    fn ended(&self, session: &Arc<Session>, reason: CloseReason, report: SessionReport);
-
-    /// The application's own health check, if it has one; run after a probe's pong. The host bounds
-    /// its time.
-    fn health_check(self: Arc<Self>, session: &Arc<Session>) -> Option<BoxFuture<'static, bool>>;
-}
-
-/// What is settled about a session when it begins.
+/// What is known of a session when it begins.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionSpec {
     pub(crate) id: SessionId,
@@ -79,6 +41,8 @@ pub(crate) struct SessionSpec {
     pub(crate) remote: Option<Address>,
     pub(crate) handshake_hash: [u8; 32],
     pub(crate) handshake_time: Duration,
+    /// What its wire can do.
+    pub(crate) abilities: &'static Abilities,
     /// The least of both sides' `max_message_size`.
     pub(crate) max_message: usize,
     /// The peer's application payload.
@@ -89,112 +53,51 @@ pub(crate) struct SessionSpec {
     pub(crate) observed: Box<str>,
 }
 
-/// What a checkout has to know of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Availability {
-    /// Hand it out.
-    Ready,
-    /// Nothing was heard for `ping_after`: probe it first.
-    NeedsProbe,
-    /// It is not to be handed out any more.
-    Retired,
-}
-
-impl Availability {
-    #[inline]
-    fn of(marks: u32) -> Self {
-        match marks {
-            0 => Self::Ready,
-            NEEDS_PROBE => Self::NeedsProbe,
-            _ => Self::Retired,
-        }
-    }
-}
-
-/// Nothing was heard for `ping_after`.
-const NEEDS_PROBE: u32 = 1;
-/// It is not handed out any more.
-const RETIRED: u32 = 1 << 1;
-/// It drains.
-const DRAINING: u32 = 1 << 2;
-/// It has ended, and the pool knows.
-const CLOSED: u32 = 1 << 3;
-
-/// What other tasks have ordered; the first of each kind stands.
-#[derive(Clone, Copy, Debug, Default)]
-struct Commands {
-    retire: Option<CloseReason>,
-    drain: Option<CloseReason>,
-    close: Option<CloseReason>,
-}
-
-/// One session, as its leases and the pool see it. The driver is a future apart.
+/// See the module.
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// What its cores are told too.
-    marks: AtomicU32,
-    /// When a lease was last checked out or returned, by the coarse clock: as far as it was of cores
-    /// that have gone.
+    pub(super) life: Life,
+    /// When a lease was last checked out or returned, by the coarse clock, as far as the cores that
+    /// have gone knew.
     lease_mark: AtomicU64,
-    shared: Arc<Shared>,
-    spec: SessionSpec,
+    pub(super) context: Arc<SessionContext>,
+    pub(super) spec: SessionSpec,
     born: Instant,
-    queue: Queue,
-    control: Arc<DriverSignal>,
-    window: Arc<ReceiveWindow>,
-    holder: ExclusiveReceiver,
-    commands: Mutex<Commands>,
-    cores: LeaseTable,
-    metrics: SessionMetrics,
-    probes: Probes,
-    /// Told when a lease core has gone, and at retirement and end.
-    changed: Notify,
-    /// Told when `SessionMetrics::done` has grown, and at the end.
-    flushed: Notify,
-    ended: OnceLock<CloseReason>,
-    /// Set before `ended`.
-    report: OnceLock<Box<SessionReport>>,
+    pub(super) queue: Queue,
+    pub(super) signal: Arc<DriverSignal>,
+    pub(super) window: Arc<ReceiveWindow>,
+    pub(super) receiver: ExclusiveReceiver,
+    pub(super) leases: LeaseTable<Self>,
+    pub(super) metrics: SessionMetrics,
+    pub(super) probes: Probes,
+    /// Notified when a lease core has gone, and at retirement and end.
+    pub(super) changed: Notify,
+    /// Notified when `SessionMetrics::done` has grown, and at the end.
+    pub(super) flushed: Notify,
 }
 
 impl Session {
     /// A session without a driver yet.
-    pub(crate) fn new(spec: SessionSpec, shared: &Arc<Shared>) -> Arc<Self> {
-        let control = Arc::new(DriverSignal::default());
+    pub(crate) fn new(spec: SessionSpec, context: &Arc<SessionContext>) -> Arc<Self> {
+        let signal = Arc::new(DriverSignal::default());
         let born = Instant::now();
-        shared.tick(born);
+        context.tick(born);
         Arc::new(Self {
-            queue: Queue::new(&shared.settings),
-            window: ReceiveWindow::new(spec.peer, spec.id, Arc::clone(&control)),
-            holder: ExclusiveReceiver::default(),
-            marks: AtomicU32::new(0),
-            commands: Mutex::default(),
-            cores: LeaseTable::default(),
-            lease_mark: AtomicU64::new(shared.millis(born)),
-            metrics: SessionMetrics::new(shared.millis(born)),
+            queue: Queue::new(&context.settings, spec.abilities),
+            window: ReceiveWindow::new(spec.peer, spec.id, Arc::clone(&signal)),
+            receiver: ExclusiveReceiver::default(),
+            life: Life::new(),
+            leases: LeaseTable::default(),
+            lease_mark: AtomicU64::new(context.millis(born)),
+            metrics: SessionMetrics::new(context.millis(born)),
             probes: Probes::default(),
             changed: Notify::new(),
             flushed: Notify::new(),
-            ended: OnceLock::new(),
-            report: OnceLock::new(),
-            control,
+            signal,
             born,
             spec,
-            shared: Arc::clone(shared),
+            context: Arc::clone(context),
         })
-    }
-
-    /// The driver, to be run by a task. `leftover` are bytes that were read past the verdict; `first` is the
-    /// responder's verdict, which goes out before anything else. Dropped before it is done, the
-    /// driver ends the session with [`CloseReason::PoolClosed`].
-    pub(crate) fn drive(
-        self: &Arc<Self>,
-        stream: BoxedStream,
-        core: SessionCore,
-        leftover: Vec<u8>,
-        host: Arc<dyn Host>,
-        first: Option<Verdict>,
-    ) -> Driver {
-        Driver::new(Arc::clone(self), stream, core, leftover, host, first)
     }
 
     pub(crate) fn id(&self) -> SessionId {
@@ -232,10 +135,11 @@ impl Session {
     /// One load: whether a checkout may hand it out.
     #[inline]
     pub(crate) fn availability(&self) -> Availability {
-        Availability::of(self.marks.load(Ordering::Relaxed))
+        self.life.availability()
     }
 
-    /// Stops the session from being handed out. Callers who wait for a turn get an error.
+    /// Stops the session from being handed out. Callers who wait for a lease get an error. From Ready
+    /// to Retired, or to Draining.
     ///
     /// For age, idleness, eviction and a draining pool, leases in hand send on, and the session drains
     /// when the last has returned, at the latest after `retire_timeout`. For any other reason sends
@@ -244,39 +148,50 @@ impl Session {
         if !lets_leases_finish(why) {
             return self.drain_now(why);
         }
-        lock(&self.commands).retire.get_or_insert(why);
-        self.stop_handing_out(RETIRED);
-        self.control.set(COMMAND);
+        self.life.retire(why);
+        self.stop_handing_out(Stage::Retired);
+        self.signal.set(COMMAND);
     }
 
-    /// Drains the session at once, leases or not: sends are refused from now on.
+    /// Drains the session at once, leases or not: sends are refused from now on. From Ready or Retired
+    /// to Draining.
     pub(crate) fn drain_now(&self, why: CloseReason) {
-        let why = {
-            let mut commands = lock(&self.commands);
-            commands.retire.get_or_insert(why);
-            *commands.drain.get_or_insert(why)
-        };
+        let why = self.life.drain(why);
         self.queue.refuse(SendErrorKind::Retired(why));
-        self.stop_handing_out(RETIRED | DRAINING);
-        self.control.set(COMMAND);
+        self.stop_handing_out(Stage::Draining);
+        self.signal.set(COMMAND);
     }
 
-    /// Ends the session now. What is queued is lost, and the report says so.
+    /// Ends the session now. What is queued is lost, and the report says so. From any state to Closing;
+    /// the driver takes it from there.
     pub(crate) fn close(&self, why: CloseReason) {
-        let why = {
-            let mut commands = lock(&self.commands);
-            commands.retire.get_or_insert(why);
-            *commands.close.get_or_insert(why)
-        };
+        let why = self.life.close(why);
         self.queue.refuse(SendErrorKind::Closed(why));
-        self.stop_handing_out(RETIRED);
-        self.control.set(COMMAND);
+        self.stop_handing_out(Stage::Retired);
+        self.signal.set(COMMAND);
+    }
+
+    /// For the driver, before the pool hears of it: the session has ended. From any state to Ended.
+    pub(super) fn end(&self, why: CloseReason, report: SessionReport) {
+        self.life.end(why, report);
+        self.mark(Marks::of(Stage::Retired));
+    }
+
+    /// For the driver, after the pool has heard of it: wakes all who wait for the end, and will look
+    /// into the pool's map.
+    pub(super) fn announce_end(&self, why: CloseReason) {
+        self.mark(Marks::of(Stage::Closed));
+        self.context.inbox.leave(&self.window);
+        self.receiver.end();
+        self.probes.end(why);
+        self.stop_handing_out(Stage::Retired);
+        self.flushed.notify_waiters();
     }
 
     /// Asks for a probe without waiting for its outcome.
     pub(crate) fn request_probe(&self) {
-        if self.ended.get().is_none() && self.probes.ask().is_some_and(|ask| ask.first) {
-            self.control.set(PROBE);
+        if self.ended().is_none() && self.probes.ask().is_some_and(|ticket| ticket.first) {
+            self.signal.set(PROBE);
         }
     }
 
@@ -288,25 +203,25 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`PingError`]; the session is then being closed.
+    /// [`PingError`]; unless the wire has no ping, the session is then being closed.
     pub(crate) async fn probe(&self) -> Result<Duration, PingError> {
-        let Some(ask) = self.probes.ask() else {
+        let Some(ticket) = self.probes.ask() else {
             return Err(PingError::Closed(self.closed().await));
         };
-        if ask.first {
-            self.control.set(PROBE);
+        if ticket.first {
+            self.signal.set(PROBE);
         }
-        self.probes.answer(ask).await
+        self.probes.answer(ticket).await
     }
 
     /// Waits for the end of the driver. Cancel safe.
     pub(crate) async fn closed(&self) -> CloseReason {
         loop {
             let changed = self.changed.notified();
-            if self.marks.load(Ordering::Acquire) & CLOSED != 0
-                && let Some(&reason) = self.ended.get()
+            if self.life.is(Stage::Closed)
+                && let Some(why) = self.ended()
             {
-                return reason;
+                return why;
             }
             changed.await;
         }
@@ -314,78 +229,71 @@ impl Session {
 
     /// Why the session has ended, if it has.
     pub(crate) fn ended(&self) -> Option<CloseReason> {
-        self.ended.get().copied()
+        self.life.ended()
     }
 
     /// What became of its messages; nothing yet before it has ended.
     pub(crate) fn report(&self) -> SessionReport {
-        self.report.get().map(|report| **report).unwrap_or_default()
+        self.life.report().unwrap_or_default()
     }
 
     /// Waits until all messages accepted before the call are written and flushed, or expired. Cancel
     /// safe.
     pub(crate) async fn flush(&self) -> Result<(), SessionClosed> {
-        let target = self.queue.held().accepted;
+        let target = self.queue.level().accepted;
         loop {
             let flushed = self.flushed.notified();
             if self.metrics.done() >= target {
                 return Ok(());
             }
-            if let Some(&reason) = self.ended.get() {
-                return Err(SessionClosed(reason));
+            if let Some(why) = self.ended() {
+                return Err(SessionClosed(why));
             }
             flushed.await;
         }
     }
 
     /// When it was last used: data either way, or a lease checked out or returned. A lease's mark is
-    /// as precise as the coarse clock ([`Shared::tick`]).
+    /// as precise as the coarse clock ([`Context::tick`]).
     pub(crate) fn last_used(&self) -> Instant {
         // In this order: the mark of a core that goes meanwhile has been noted then.
-        let leased = self.cores.last_use().unwrap_or(0);
+        let leased = self.leases.last_use().unwrap_or(0);
         let leased = leased.max(self.lease_mark.load(Ordering::Relaxed));
-        self.shared.instant(leased.max(self.metrics.last_data()))
+        self.context.instant(leased.max(self.metrics.last_data()))
     }
 
     /// Whether messages wait to get out of the session: to the peer, or to an application that takes
     /// no more for now. It is in use then, however long they do not read. What has reached the inbox
     /// outlives the session.
     pub(crate) fn has_backlog(&self) -> bool {
-        self.queue.held().bytes > 0 || self.window.is_shut() || self.holder.is_full()
+        self.queue.level().bytes > 0 || self.window.is_shut() || self.receiver.is_full()
     }
 
-    /// Leases out, for a picture. A handle may be on its way to a caller who will have to wait for a
+    /// Leases out, for a snapshot. A handle may be on its way to a caller who will have to wait for a
     /// lease: where leases are limited, their permits tell.
     fn leases_held(&self) -> u32 {
-        let Some(max) = self.shared.settings.max_leases else { return self.leases_out() };
+        let Some(max) = self.context.settings.max_leases else { return self.leases_out() };
         let given = |permits: &Arc<Semaphore>| {
             max.get().saturating_sub(u32::try_from(permits.available_permits()).unwrap_or(0))
         };
-        self.cores.permits().map_or(0, |permits| given(&permits)).min(self.leases_out())
+        self.leases.permits().map_or(0, |permits| given(&permits)).min(self.leases_out())
     }
 
     /// Leases out, and handles that may become leases, as of some moment during the call.
     pub(crate) fn leases_out(&self) -> u32 {
-        u32::try_from(self.cores.leases()).unwrap_or(u32::MAX)
+        u32::try_from(self.leases.leases()).unwrap_or(u32::MAX)
     }
 
-    /// A picture of the session.
+    /// What can be seen of the session now.
     pub(crate) fn snapshot(&self, now: Instant) -> SessionSnapshot {
-        let held = self.queue.held();
-        let numbers = self.metrics.read(self.shared.millis(now));
-        let marks = self.marks.load(Ordering::Relaxed);
+        let level = self.queue.level();
+        let numbers = self.metrics.read(self.context.millis(now));
         SessionSnapshot {
             peer: self.spec.peer,
             session: self.spec.id,
             origin: self.spec.origin,
             remote: self.spec.remote.clone(),
-            state: if marks & DRAINING != 0 {
-                SessionState::Draining
-            } else if marks & RETIRED != 0 {
-                SessionState::Retired
-            } else {
-                SessionState::Ready
-            },
+            state: self.life.named(),
             age: now.saturating_duration_since(self.born),
             idle: now.saturating_duration_since(self.last_used()),
             leases: self.leases_held(),
@@ -395,9 +303,9 @@ impl Session {
             messages_out: numbers.messages_out,
             rate_in: numbers.rate_in,
             rate_out: numbers.rate_out,
-            queue_messages: held.accepted.saturating_sub(self.metrics.done()),
-            queue_bytes: held.bytes as u64,
-            undelivered_bytes: (self.window.undelivered() + self.holder.undelivered()) as u64,
+            queue_messages: level.accepted.saturating_sub(self.metrics.done()),
+            queue_bytes: level.bytes as u64,
+            undelivered_bytes: (self.window.undelivered() + self.receiver.undelivered()) as u64,
             expired: numbers.expired,
             rtt: numbers.rtt,
             last_ping: numbers.last_ping,
@@ -408,34 +316,56 @@ impl Session {
 
     /// Why it is retired, or has ended.
     pub(crate) fn retired(&self) -> Option<CloseReason> {
-        if self.marks.load(Ordering::Acquire) & RETIRED == 0 {
-            return None;
-        }
-        self.ended().or_else(|| lock(&self.commands).retire)
+        self.life.retired()
     }
 
-    /// Marks the session, and what its leases see of it.
-    fn mark(&self, marks: u32) {
-        self.marks.fetch_or(marks, Ordering::AcqRel);
-        self.cores.mark(marks);
+    /// The next checkout has to probe.
+    pub(super) fn mark_needs_probe(&self) {
+        self.mark(NEEDS_PROBE);
     }
 
-    /// Takes marks back.
-    fn unmark(&self, marks: u32) {
-        self.marks.fetch_and(!marks, Ordering::AcqRel);
-        self.cores.unmark(marks);
+    /// The next checkout need not probe.
+    pub(super) fn clear_needs_probe(&self) {
+        self.life.clear_needs_probe();
+        self.leases.unmark(NEEDS_PROBE);
     }
 
-    fn stop_handing_out(&self, marks: u32) {
-        self.mark(marks);
+    /// Marks the session, and then what its leases see of it.
+    fn mark(&self, marks: Marks) {
+        self.life.mark(marks);
+        self.leases.mark(marks);
+    }
+
+    fn stop_handing_out(&self, stage: Stage) {
+        self.mark(Marks::of(stage));
         // After the mark: a core that is made from now on sees it and closes its own permits.
-        self.cores.close_permits();
+        self.leases.close_permits();
         self.changed.notify_waiters();
     }
+}
 
-    fn add_core(&self, core: &LeaseHandle, permits: Option<Arc<Semaphore>>) {
-        self.cores.add(core, permits.clone(), || self.marks.load(Ordering::Acquire));
-        if self.marks.load(Ordering::Acquire) & RETIRED != 0
+impl AsRef<LeaseTable<Self>> for Session {
+    fn as_ref(&self) -> &LeaseTable<Self> {
+        &self.leases
+    }
+}
+
+impl Leased for Session {
+    fn id(&self) -> SessionId {
+        self.spec.id
+    }
+
+    fn peer(&self) -> PeerId {
+        self.spec.peer
+    }
+
+    fn context(&self) -> &Arc<SessionContext> {
+        &self.context
+    }
+
+    fn core_added(&self, core: &LeaseHandle<Self>, permits: Option<Arc<Semaphore>>) {
+        self.leases.add(core, permits.clone(), || self.life.marks());
+        if self.life.is(Stage::Retired)
             && let Some(permits) = permits
         {
             permits.close();
@@ -444,11 +374,15 @@ impl Session {
 
     fn core_gone(&self, last_use: u64) {
         self.lease_mark.fetch_max(last_use, Ordering::Relaxed);
-        self.cores.gone();
+        self.leases.gone();
         self.changed.notify_waiters();
-        if self.marks.load(Ordering::Acquire) & RETIRED != 0 {
-            self.control.set(LEASES);
+        if self.life.is(Stage::Retired) {
+            self.signal.set(LEASES);
         }
+    }
+
+    fn leases_out(&self) -> u32 {
+        Self::leases_out(self)
     }
 }
 

@@ -36,7 +36,7 @@ use crate::pool::outcome::Settled;
 use crate::pool::target::Target;
 use crate::proto::HandshakeRole;
 use crate::proto::backoff::Outcome;
-use crate::proto::native::connection::SessionCore;
+use crate::proto::native::connection::NativeConnection;
 use crate::proto::slot::{Claim, View};
 use crate::session::{Availability, Lease, LeaseHandle};
 use crate::transport::native::{Established, Proposed};
@@ -125,7 +125,7 @@ fn established(role: HandshakeRole) -> Established {
     Established {
         stream: Box::new(tokio::io::duplex(1).0),
         timer: Timer::default(),
-        core: SessionCore::new(transport, params(role)),
+        core: NativeConnection::new(transport, params(role)),
         leftover: Vec::new(),
         handshake_hash: [0; 32],
         peer_max_message: 1 << 20,

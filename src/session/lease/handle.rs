@@ -1,190 +1,31 @@
-//! Leases: callers' shares of a session.
+//! The lease: a caller's share of a session, and what it is good for.
 //!
-//! Owns the count of leases and the turns of callers who wait for one. The count is that of an `Arc`,
-//! so that a checkout touches one contended word; a semaphore exists only when `max_leases` is set or
-//! an exclusive lease is wanted. A lease must never reach a session other than its own.
+//! Owns the public calls, and the names of the generic parts for sessions. A lease must never reach a
+//! session other than its own.
 
 use std::fmt;
-use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::base::address::Address;
 use crate::base::error::{CloseReason, PingError, SendError, SendErrorKind, SessionClosed};
 use crate::base::id::{Origin, PeerId, SessionId};
-use crate::base::sync;
-use crate::base::sync::AtomicU64;
+use crate::session::life::Availability;
+use crate::session::state::Session;
 
-use super::{Availability, Session, Shared};
+use super::core::ReturnGuard;
 
-/// A share of a session. Each lease has one; what the pool has of its own is [`UncountedRef`](super::UncountedRef).
-pub(crate) type LeaseHandle = sync::Arc<LeaseCore>;
+/// A session's [`core::LeaseCore`](super::core::LeaseCore).
+pub(crate) type LeaseCore = super::core::LeaseCore<Session>;
 
-/// Leads to a share as long as there is one, and keeps none.
-pub(crate) type WeakLeaseHandle = sync::Weak<LeaseCore>;
+/// A share of a session: [`core::LeaseHandle`](super::core::LeaseHandle).
+pub(crate) type LeaseHandle = super::core::LeaseHandle<Session>;
 
-/// What all leases of a session hold together.
-///
-/// When the last has gone, the session is told; a retired one then drains.
-///
-/// It has all that a checkout touches, side by side and in as little memory as can be: where there are
-/// very many sessions, each line of memory that is not in a cache costs more than all the rest of a
-/// hit.
-#[derive(Debug, Default)]
-#[repr(C)]
-pub(crate) struct LeaseCore {
-    /// When a lease was last checked out or returned, by the coarse clock; above that the session's
-    /// marks, and [`REPLACED`].
-    state: AtomicU64,
-    /// Nothing while it is a blank.
-    of: Option<Of>,
-}
-
-/// What a core is a core of.
-#[derive(Debug)]
-#[repr(C)]
-struct Of {
-    peer: PeerId,
-    shared: Arc<Shared>,
-    id: SessionId,
-    permits: Option<Arc<Permits>>,
-    session: Arc<Session>,
-}
-
-/// A newer core has taken its place, for an exclusive lease: no further leases of this one.
-const REPLACED: u32 = 1 << 7;
-
-/// From which bit of a core's state on the marks stand.
-const MARKS: u32 = 56;
-
-/// The bits below: more milliseconds than there have been.
-const LAST_USE: u64 = (1 << MARKS) - 1;
-
-#[derive(Debug)]
-struct Permits {
-    semaphore: Arc<Semaphore>,
-    all: u32,
-    session: Arc<Session>,
-}
-
-impl LeaseCore {
-    /// A core for the session's slot. `permits` bounds its leases; `u32::MAX` serves an exclusive
-    /// lease on a session whose leases are not limited. Earlier cores give out no further leases.
-    pub(crate) fn new(session: Arc<Session>, permits: Option<NonZeroU32>) -> LeaseHandle {
-        let permits = permits.map(|all| {
-            Arc::new(Permits {
-                semaphore: Arc::new(Semaphore::new(all.get() as usize)),
-                all: all.get(),
-                session: Arc::clone(&session),
-            })
-        });
-        let semaphore = permits.as_ref().map(|permits| Arc::clone(&permits.semaphore));
-        let shared = Arc::clone(&session.shared);
-        let core = shared.slab.fill(Self {
-            state: AtomicU64::new(shared.ticks()),
-            of: Some(Of {
-                peer: session.peer(),
-                shared: Arc::clone(&shared),
-                id: session.id(),
-                permits,
-                session,
-            }),
-        });
-        core.session().add_core(&core, semaphore);
-        core
-    }
-
-    #[inline]
-    #[expect(clippy::expect_used, reason = "nobody but the stock of blanks has a blank")]
-    fn of(&self) -> &Of {
-        self.of.as_ref().expect("a core that is in use is of a session")
-    }
-
-    /// Who is at the other end.
-    #[inline]
-    pub(crate) fn peer(&self) -> &PeerId {
-        &self.of().peer
-    }
-
-    /// The session.
-    pub(crate) fn session(&self) -> &Arc<Session> {
-        &self.of().session
-    }
-
-    /// As [`Session::fit`].
-    #[inline]
-    pub(crate) fn availability(&self) -> Availability {
-        Availability::of(self.marks() & !REPLACED)
-    }
-
-    #[inline]
-    fn marks(&self) -> u32 {
-        (self.state.load(Ordering::Relaxed) >> MARKS) as u32
-    }
-
-    pub(super) fn mark(&self, marks: u32) {
-        self.state.fetch_or(u64::from(marks) << MARKS, Ordering::AcqRel);
-    }
-
-    pub(super) fn unmark(&self, marks: u32) {
-        self.state.fetch_and(!(u64::from(marks) << MARKS), Ordering::AcqRel);
-    }
-
-    /// A newer core takes its place.
-    pub(super) fn replace(&self) {
-        self.mark(REPLACED);
-    }
-
-    pub(super) fn last_use(&self) -> u64 {
-        self.state.load(Ordering::Relaxed) & LAST_USE
-    }
-
-    /// Marks a use by the coarse clock: no clock read, and no write unless the clock has moved.
-    #[inline]
-    fn mark_use(&self) {
-        if cfg!(noise_pool_loom) {
-            // A model has no time, and must take the same course whenever it runs.
-            return;
-        }
-        let now = self.of().shared.ticks();
-        let later = |state| (state & LAST_USE < now).then_some(state & !LAST_USE | now);
-        // An error says that it was marked already.
-        let _ = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
-    }
-
-    /// Whether its leases are counted by permits.
-    pub(crate) fn has_permits(&self) -> bool {
-        self.of().permits.is_some()
-    }
-
-    /// Lets one lease more be given out, if that is to be had now.
-    #[inline]
-    fn admit(&self) -> Option<Last> {
-        if self.marks() & REPLACED != 0 {
-            return None;
-        }
-        let last = match &self.of().permits {
-            None => Last(None),
-            Some(permits) => Last::with(permits, permits.semaphore.try_acquire().ok()?),
-        };
-        self.mark_use();
-        Some(last)
-    }
-}
-
-impl Drop for LeaseCore {
-    fn drop(&mut self) {
-        if let Some(of) = &self.of {
-            of.shared.slab.gone();
-            of.session.core_gone(self.last_use());
-        }
-    }
-}
+/// A share that is no lease: [`table::UncountedRef`](super::table::UncountedRef).
+pub(crate) type UncountedRef = super::table::UncountedRef<Session>;
 
 /// A share of one session to one peer. Dropping it returns it.
 ///
@@ -194,8 +35,9 @@ impl Drop for LeaseCore {
 /// Two words, so that it travels in registers: a checkout costs a handful of nanoseconds, and a detour
 /// through memory would be a good part of it.
 pub struct Lease {
-    core: LeaseHandle,
-    last: Last,
+    pub(super) core: LeaseHandle,
+    /// Last: see there.
+    pub(super) guard: ReturnGuard<Session>,
 }
 
 /// How a message is to be sent.
@@ -226,28 +68,28 @@ impl fmt::Debug for Lease {
 }
 
 impl Lease {
-    /// A lease, if one is to be had now without passing anybody who waits.
+    /// A lease, if there is one now without passing a caller who waits.
     #[inline]
     pub(crate) fn try_checkout(core: &LeaseHandle) -> Option<Self> {
-        let last = core.admit()?;
-        Some(Self { core: LeaseHandle::clone(core), last })
+        let guard = core.admit()?;
+        Some(Self { core: LeaseHandle::clone(core), guard })
     }
 
     /// As [`try_checkout`](Self::try_checkout), of a share that the caller has no more use for.
     ///
     /// # Errors
     ///
-    /// The share, if there is no lease to be had now.
+    /// The share, if there is no lease now.
     #[inline]
     pub(crate) fn try_from_core(core: LeaseHandle) -> Result<Self, LeaseHandle> {
         match core.admit() {
-            Some(last) => Ok(Self { core, last }),
+            Some(guard) => Ok(Self { core, guard }),
             None => Err(core),
         }
     }
 
     /// Another lease of the same session, at the cost of one counter. `None` when the session's
-    /// leases are limited and all are out, or somebody waits for all of them.
+    /// leases are limited and all are out, or a caller waits for all of them.
     pub fn try_clone(&self) -> Option<Self> {
         Self::try_checkout(&self.core)
     }
@@ -259,7 +101,7 @@ impl Lease {
 
     /// Which session this is a share of.
     pub fn session_id(&self) -> SessionId {
-        self.core.of().id
+        self.core.id()
     }
 
     /// Who opened the session.
@@ -340,9 +182,8 @@ impl Lease {
             return Err(SendError { message, kind });
         }
         let session = self.core.session();
-        let shared = &*session.shared;
-        let control = &*session.control;
-        let push = |message| session.queue.push(control, shared, message, options.deadline);
+        let (signal, budget) = (&*session.signal, &session.context.budget);
+        let push = |message| session.queue.push(signal, budget, message, options.deadline);
         let outcome = match options.deadline {
             None => push(message).await,
             Some(deadline) => tokio::time::timeout_at(deadline, push(message.clone()))
@@ -352,7 +193,7 @@ impl Lease {
         outcome.map_err(|(message, kind)| SendError { message, kind })
     }
 
-    /// Accepts a message if there is room for it now that nobody waits for.
+    /// Accepts a message if there is room for it now for which no other sender waits.
     ///
     /// # Errors
     ///
@@ -381,7 +222,8 @@ impl Lease {
         if options.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err((message, SendErrorKind::Expired));
         }
-        session.queue.try_push(&session.control, &session.shared, message, options.deadline)
+        let budget = &session.context.budget;
+        session.queue.try_push(&session.signal, budget, message, options.deadline)
     }
 
     /// Waits until all that was accepted on this session before the call is handed to the operating
@@ -405,6 +247,7 @@ impl Lease {
     /// # Errors
     ///
     /// No answer within `ping_timeout`, or the session ended; it is closed then.
+    /// [`PingError::Unsupported`] where the transport has no ping: the session stays as it is.
     ///
     /// # Cancel safety
     ///
@@ -427,7 +270,7 @@ impl Lease {
         self.core.session().closed().await
     }
 
-    /// As [`Session::fit`].
+    /// Whether the session may be handed out.
     #[inline]
     pub(crate) fn availability(&self) -> Availability {
         self.core.availability()
@@ -443,127 +286,8 @@ impl Drop for Lease {
     #[inline]
     fn drop(&mut self) {
         self.core.mark_use();
-        if self.core.of().shared.idle_wanted() {
-            self.last.watch(self.core.session());
+        if self.core.context().idle_wanted() {
+            self.guard.watch(self.core.session());
         }
     }
-}
-
-/// What is done when a lease has returned: its permit is given back, and those who wait for a session
-/// to fall idle are told.
-///
-/// The last field of a lease: fields are dropped in order, so that the lease is not counted any more
-/// when others look. Nothing where leases are not limited, and nobody waits.
-#[derive(Debug)]
-struct Last(Option<Arc<Permits>>);
-
-impl Last {
-    /// Gives `permit` back, one of `permits`.
-    fn with(permits: &Arc<Permits>, permit: SemaphorePermit<'_>) -> Self {
-        permit.forget();
-        Self(Some(Arc::clone(permits)))
-    }
-
-    /// Tells those who wait for idle sessions; they are rare.
-    #[cold]
-    fn watch(&mut self, session: &Arc<Session>) {
-        self.0.get_or_insert_with(|| {
-            Arc::new(Permits {
-                semaphore: Arc::new(Semaphore::new(0)),
-                all: 0,
-                session: Arc::clone(session),
-            })
-        });
-    }
-}
-
-impl Drop for Last {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(permits) = &self.0 {
-            permits.returned();
-        }
-    }
-}
-
-impl Permits {
-    #[cold]
-    fn returned(&self) {
-        self.semaphore.add_permits(1);
-        let session = &self.session;
-        if session.shared.idle_wanted() && session.leases_out() == 0 {
-            session.shared.note_idle();
-        }
-    }
-}
-
-/// A caller's wait for a lease, or for all of them. It holds no lease core, so that those who wait
-/// neither count as leases nor keep a retired session from draining.
-#[derive(Debug)]
-pub(crate) struct LeaseWaiter {
-    core: WeakLeaseHandle,
-    session: Arc<Session>,
-    permits: Option<Arc<Permits>>,
-}
-
-impl LeaseWaiter {
-    pub(crate) fn of(core: &LeaseHandle) -> Self {
-        Self {
-            core: LeaseHandle::downgrade(core),
-            session: Arc::clone(core.session()),
-            permits: core.of().permits.clone(),
-        }
-    }
-
-    /// Waits for a lease, first come first served. Cancel safe: dropped, it gives up its place.
-    ///
-    /// # Errors
-    ///
-    /// Why the session was retired or has ended.
-    pub(crate) async fn wait(self) -> Result<Lease, CloseReason> {
-        Ok(self.wait_for(|_| 1).await?.0)
-    }
-
-    /// Waits for all leases of a core with permits: one lease, and the permits of all others. Cancel
-    /// safe.
-    pub(super) async fn wait_for_all(
-        self,
-    ) -> Result<(Lease, Option<OwnedSemaphorePermit>), CloseReason> {
-        self.wait_for(|all| all).await
-    }
-
-    async fn wait_for(
-        self,
-        how_many: impl FnOnce(u32) -> u32,
-    ) -> Result<(Lease, Option<OwnedSemaphorePermit>), CloseReason> {
-        let (last, others) = match self.permits {
-            None => (Last(None), None),
-            Some(permits) => {
-                let semaphore = Arc::clone(&permits.semaphore);
-                match semaphore.acquire_many_owned(how_many(permits.all)).await {
-                    Ok(mut all) => {
-                        let others = all.num_permits() - 1;
-                        let others = all.split(others);
-                        all.forget();
-                        (Last(Some(permits)), others)
-                    }
-                    Err(_) => return Err(why_retired(&self.session)),
-                }
-            }
-        };
-        let core = self.core.upgrade().filter(|_| self.session.retired().is_none());
-        match core {
-            Some(core) => {
-                core.mark_use();
-                Ok((Lease { core, last }, others))
-            }
-            None => Err(why_retired(&self.session)),
-        }
-    }
-}
-
-/// The reason for the closed permits or the vanished core. A core vanishes without one only when the
-/// pool itself has gone.
-fn why_retired(session: &Session) -> CloseReason {
-    session.retired().unwrap_or(CloseReason::PoolClosed)
 }
