@@ -9,7 +9,7 @@ use crate::base::identity::Identity;
 use crate::pool::handle::Pool;
 use crate::pool::hooks::Hooks;
 use crate::pool::state::{PoolParts, PoolState};
-use crate::session::{Inbox, Shared};
+use crate::session::{Inbox, SessionContext};
 use crate::transport::native::Native;
 use crate::transport::{AnyTransport, Connector, TcpConnector};
 
@@ -60,7 +60,7 @@ impl PoolBuilder {
     pub fn build(self) -> Result<(Pool, Inbox), ConfigError> {
         tokio::runtime::Handle::try_current().map_err(|_| ConfigError::NoRuntime)?;
         let settings = Arc::new(self.config.validate()?);
-        let (shared, inbox) = Shared::new(settings.clone());
+        let (shared, inbox) = SessionContext::new(settings.clone());
         let connector = self.connector.unwrap_or_else(|| {
             Arc::new(TcpConnector::default().user_timeout(settings.stall_timeout))
         });

@@ -32,6 +32,7 @@ use crate::pool::pooled::PooledSession;
 use crate::pool::slots::{Seed, SlotMap};
 use crate::proto::slot::{Displaced, KeyOrder, Phase, View};
 use crate::proto::stamp::StampSource;
+use crate::proto::wire::connection::Abilities;
 use crate::session::{
     self, Availability, Driver, Host, Lease, LeaseCore, LeaseHandle, Session, SessionSpec,
 };
@@ -48,7 +49,9 @@ pub(crate) struct SessionTable {
     pub(crate) kept: KeptPeers,
     pub(crate) draining: Draining,
     pub(crate) idle: IdleSessions,
-    pub(crate) shared: Arc<session::Shared>,
+    pub(crate) shared: Arc<session::SessionContext>,
+    /// What the transport's sessions can do.
+    abilities: &'static Abilities,
     began: Instant,
     stamps: StampSource,
     /// Number and sums of the sessions that ended since a drain began.
@@ -78,7 +81,8 @@ impl SessionTable {
         ctx: Arc<Context>,
         lifecycle: Arc<Lifecycle>,
         checks: Arc<Checks>,
-        shared: Arc<session::Shared>,
+        shared: Arc<session::SessionContext>,
+        abilities: &'static Abilities,
     ) -> Arc<Self> {
         let settings = &ctx.settings;
         let seed = match settings.hasher_seed {
@@ -94,6 +98,7 @@ impl SessionTable {
             draining: Draining::new(settings.max_draining),
             idle: IdleSessions::default(),
             shared,
+            abilities,
             began: Instant::now(),
             stamps,
             drained: Mutex::default(),
@@ -165,6 +170,7 @@ impl SessionTable {
             handshake_time: new.handshake_time,
             max_message: settings.max_message_size.min(new.peer_max_message as usize),
             peer_payload: new.payload,
+            abilities: self.abilities,
             expires_at,
         }
     }
@@ -191,7 +197,7 @@ impl SessionTable {
         });
         let Established { stream, timer, connection, leftover, .. } = *established;
         let host: Arc<dyn Host> = self.clone();
-        let mut driver = session.drive(stream, connection, leftover, host, None);
+        let mut driver = Driver::new(session.clone(), stream, connection, leftover, host);
         driver.take_over(timer);
         driver.span().in_scope(|| info!("opened"));
         self.close_if_over(session);

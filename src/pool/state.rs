@@ -18,6 +18,7 @@ use crate::pool::persistent::PersistentPeers;
 use crate::pool::reaper::Reaper;
 use crate::pool::sessions::SessionTable;
 use crate::session;
+use crate::transport::seam::Transport as _;
 use crate::transport::{AnyTransport, Connector};
 
 /// See the module.
@@ -51,7 +52,7 @@ pub(crate) struct PoolParts {
     pub(crate) peer: PeerId,
     pub(crate) connector: Arc<dyn Connector>,
     pub(crate) hooks: Option<Arc<dyn Hooks>>,
-    pub(crate) shared: Arc<session::Shared>,
+    pub(crate) shared: Arc<session::SessionContext>,
 }
 
 impl PoolState {
@@ -61,7 +62,13 @@ impl PoolState {
         let ctx = Context::new(settings, peer);
         let lifecycle = Arc::new(Lifecycle::new());
         let checks = Checks::new(ctx.clone(), hooks);
-        let sessions = SessionTable::new(ctx.clone(), lifecycle.clone(), checks.clone(), shared);
+        let sessions = SessionTable::new(
+            ctx.clone(),
+            lifecycle.clone(),
+            checks.clone(),
+            shared,
+            transport.abilities(),
+        );
         let capacity = Capacity::new(ctx.clone(), sessions.clone());
         let race_parts = RaceParts {
             ctx: ctx.clone(),

@@ -5,10 +5,12 @@
 
 pub(crate) mod backoff;
 pub(crate) mod dial_policy;
+pub(crate) mod liveness;
 pub(crate) mod native;
 pub(crate) mod rate_limit;
 pub(crate) mod slot;
 pub(crate) mod stamp;
+pub(crate) mod wire;
 
 /// Which side of the handshake, and so of the verdict, we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
-//! Probes: many who ask, one ping, one answer for all.
+//! Probes: many callers, one ping, one answer for all.
 //!
-//! Owns the questions and the last answer. The driver does the asking; a caller that goes away
-//! changes nothing, since it owns only its wait.
+//! Owns the rounds and the last answer. The driver asks the peer; a caller that goes away changes
+//! nothing, since it owns only its wait. It must never decide whether the peer is alive.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -32,7 +32,7 @@ struct State {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ProbeTicket {
     round: u64,
-    /// This caller began the round, and has to tell the driver.
+    /// This caller began the round, and has to signal the driver.
     pub(super) first: bool,
 }
 
@@ -51,12 +51,12 @@ impl Probes {
     }
 
     /// Waits for the answer of a round. Cancel safe.
-    pub(super) async fn answer(&self, ask: ProbeTicket) -> Result<Duration, PingError> {
+    pub(super) async fn answer(&self, ticket: ProbeTicket) -> Result<Duration, PingError> {
         loop {
             let answered = self.answered.notified();
             {
                 let state = self.lock();
-                if state.answered >= ask.round
+                if state.answered >= ticket.round
                     && let Some(last) = state.last
                 {
                     return last;

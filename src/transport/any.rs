@@ -15,6 +15,7 @@ use super::seam::{
 use crate::base::error::{HandshakeError, RejectReason};
 use crate::base::id::PeerId;
 use crate::base::io::BoxedStream;
+use crate::proto::wire::connection::Abilities;
 #[cfg(any())]
 use crate::verify::plain;
 
@@ -74,6 +75,10 @@ any!(
 impl Transport for AnyTransport {
     type Answered = AnyAnswered;
     type Proposed = AnyProposed;
+
+    fn abilities(&self) -> &'static Abilities {
+        pass!(self, it => it.abilities())
+    }
 
     fn instance(&self) -> u64 {
         pass!(self, it => it.instance())

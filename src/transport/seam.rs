@@ -31,13 +31,17 @@ use crate::base::error::{HandshakeError, RejectReason};
 use crate::base::id::PeerId;
 use crate::base::io::BoxedStream;
 use crate::base::timer::Timer;
-use crate::proto::native::connection::SessionCore as AnyConnection;
 use crate::proto::slot::Claim;
+use crate::proto::wire::any::AnyConnection;
+use crate::proto::wire::connection::Abilities;
 
 /// What all handshakes of one pool share. Clones are handles to the same.
 pub(crate) trait Transport: Clone + Send + Sync + 'static {
     type Answered: Answered;
     type Proposed: Proposed;
+
+    /// What its sessions can do.
+    fn abilities(&self) -> &'static Abilities;
 
     /// Our pool's number, as the peers see it; 0 where the wire shows none.
     fn instance(&self) -> u64;

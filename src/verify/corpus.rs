@@ -20,6 +20,7 @@ use crate::proto::native::crypto::TAG;
 use crate::proto::native::frame;
 use crate::proto::native::frame::Split;
 use crate::proto::native::record::Record;
+use crate::proto::wire::connection::Connection as _;
 use crate::verify::pair;
 use crate::verify::pair::Pair;
 use crate::{Config, Identity};

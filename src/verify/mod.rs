@@ -11,5 +11,6 @@ pub(crate) mod fuzz;
 #[cfg(all(test, noise_pool_loom))]
 mod loom;
 pub(crate) mod pair;
+pub(crate) mod plain;
 #[cfg(test)]
 mod wire_page;

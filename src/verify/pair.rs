@@ -1,4 +1,4 @@
-//! Two session cores joined by byte queues, for tests and fuzzing.
+//! Two native connections joined by byte queues, for tests and fuzzing.
 //!
 //! Owns both ends of one session and the bytes between them. It must never touch a clock or a
 //! socket after it was made: tests move time and bytes by hand.
@@ -13,12 +13,11 @@ use bytes::Bytes;
 use crate::base::error::{GoodbyeReason, ProtocolError};
 use crate::base::suite::Suite;
 use crate::proto::HandshakeRole;
-use crate::proto::native::batch::{MessageSource, Next, Plaintext, Sealed};
-use crate::proto::native::connection::{CoreParams, Event, SessionCore};
+use crate::proto::native::connection::{ConnectionParams, NativeConnection};
 use crate::proto::native::crypto::Transport;
-use crate::proto::native::frame;
-use crate::proto::native::frame::Split;
 use crate::proto::native::record::Verdict;
+use crate::proto::wire::connection::{Connection, Event};
+use crate::proto::wire::source::{MessageSource, Next, Plaintext, Sealed};
 pub(crate) use crate::verify::crypto::transports;
 
 impl MessageSource for VecDeque<Bytes> {
@@ -28,8 +27,8 @@ impl MessageSource for VecDeque<Bytes> {
 }
 
 /// Parameters that a test may change before it uses them.
-pub(crate) fn params(role: HandshakeRole) -> CoreParams {
-    CoreParams {
+pub(crate) fn params(role: HandshakeRole) -> ConnectionParams {
+    ConnectionParams {
         role,
         max_message: 1 << 20,
         peer_max_message: 1 << 20,
@@ -47,24 +46,26 @@ pub(crate) fn accept() -> Verdict {
     }
 }
 
-/// One end: a core, what it shall send, what is on its way to it, and what it was told.
+/// One end: a connection, what it shall send, what is on its way to it, and what it was told.
 pub(crate) struct Side {
-    pub(crate) core: SessionCore,
+    pub(crate) core: NativeConnection,
     pub(crate) queue: VecDeque<Bytes>,
     /// Written by the other side, not yet arrived here.
     pub(crate) wire: VecDeque<u8>,
     /// Arrived, but not a whole frame yet.
     arrived: Vec<u8>,
+    pub(crate) verdict: Option<Verdict>,
     pub(crate) events: Vec<Event>,
 }
 
 impl Side {
-    fn new(transport: Transport, params: CoreParams) -> Self {
+    fn new(transport: Transport, params: ConnectionParams) -> Self {
         Self {
-            core: SessionCore::new(transport, params),
+            core: NativeConnection::new(transport, params),
             queue: VecDeque::new(),
             wire: VecDeque::new(),
             arrived: Vec::new(),
+            verdict: None,
             events: Vec::new(),
         }
     }
@@ -88,7 +89,7 @@ impl Side {
 
     /// Whether the stream could end here.
     pub(crate) fn ended_well(&self) -> bool {
-        self.wire.is_empty() && self.core.end_of_stream(!self.arrived.is_empty()).is_ok()
+        self.wire.is_empty() && self.core.end_of_stream(self.arrived.len()).is_ok()
     }
 }
 
@@ -101,7 +102,7 @@ pub(crate) struct Pair {
 
 impl Pair {
     /// Both ends with the verdict outstanding; `change` may alter each end's parameters.
-    pub(crate) fn new(suite: Suite, change: impl Fn(&mut CoreParams)) -> Self {
+    pub(crate) fn new(suite: Suite, change: impl Fn(&mut ConnectionParams)) -> Self {
         let (initiator, responder) = transports(suite);
         let side = |transport, role| {
             let mut params = params(role);
@@ -118,11 +119,11 @@ impl Pair {
     }
 
     /// Both ends with the session accepted.
-    pub(crate) fn accepted(suite: Suite, change: impl Fn(&mut CoreParams)) -> Self {
+    pub(crate) fn accepted(suite: Suite, change: impl Fn(&mut ConnectionParams)) -> Self {
         let mut pair = Self::new(suite, change);
         pair.side(HandshakeRole::Responder).core.verdict(accept());
         pair.settle().expect("an acceptance is in place");
-        pair.side(HandshakeRole::Initiator).events.clear();
+        pair.side(HandshakeRole::Initiator).verdict = None;
         pair
     }
 
@@ -155,12 +156,14 @@ impl Pair {
         let bytes = bytes.min(side.wire.len());
         side.arrived.extend(side.wire.drain(..bytes));
         let mut input = &side.arrived[..];
-        while let Split::Whole { body, rest } = frame::split(input)? {
-            side.core.open(body, now)?;
+        while let Some(body) = side.core.cut_frame(input)? {
+            let (frame, rest) = input.split_at(body.end);
+            side.core.open(&frame[body], now)?;
+            side.verdict = side.core.poll_verdict().or(side.verdict.take());
             // As a driver does.
-            while let Some(mut parcel) = side.core.poll_messages() {
-                for _ in 0..parcel.messages() {
-                    side.events.push(Event::Message(parcel.take().0));
+            while let Some(mut batch) = side.core.poll_messages() {
+                for _ in 0..batch.messages() {
+                    side.events.push(Event::Message(batch.take().0));
                 }
             }
             while let Some(event) = side.core.poll_event() {

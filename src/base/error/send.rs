@@ -87,4 +87,7 @@ pub enum PingError {
     /// No answer within `ping_timeout`; the session is being closed.
     #[error("no answer within ping_timeout")]
     TimedOut,
+    /// The transport has no ping; the session stays as it is.
+    #[error("the transport has no ping")]
+    Unsupported,
 }

@@ -2,12 +2,11 @@
 //!
 //! `docs/wire.md` is its specification.
 
-pub(crate) mod batch;
 pub(crate) mod clock_offset;
 pub(crate) mod connection;
 pub(crate) mod crypto;
 pub(crate) mod frame;
 pub(crate) mod handshake;
-pub(crate) mod parcel;
+pub(crate) mod outbox;
 pub(crate) mod record;
 pub(crate) mod replay;

@@ -1,8 +1,8 @@
 //! Records: what one frame's plaintext says.
 //!
-//! Owns the encoding of each record: type `u8`, length `u16` big-endian, body. It knows form only;
-//! whether a record is in place is for [`session`](super::session) to say. It must never allocate
-//! for a length that has only been announced.
+//! Owns the encoding of each record, which is a [block](crate::proto::wire::block). It knows form
+//! only; whether a record is in place is for [`connection`](super::connection) to say. It must never
+//! allocate for a length that has only been announced.
 
 use std::time::Duration;
 
@@ -11,9 +11,8 @@ use bytes::Bytes;
 use crate::base::config::MAX_APPLICATION_PAYLOAD;
 use crate::base::error::{GoodbyeReason, ProtocolError, RejectReason};
 use crate::proto::native::frame;
+use crate::proto::wire::block::{HEADER, put, put_header};
 
-/// Bytes in front of each record's body: type and length.
-pub(crate) const HEADER: usize = 3;
 /// Bytes in front of a fragment's part of the message: the header and `remaining`.
 pub(crate) const FRAGMENT_HEADER: usize = HEADER + 4;
 /// Most bytes of a body; also the largest message that goes unfragmented.
@@ -124,17 +123,17 @@ impl<'a> Record<'a> {
         match *self {
             Self::Data(body) => put(out, DATA, body),
             Self::Fragment { remaining, part } => {
-                header(out, FRAGMENT, 4 + part.len());
+                put_header(out, FRAGMENT, 4 + part.len());
                 out.extend_from_slice(&remaining.to_be_bytes());
                 out.extend_from_slice(part);
             }
             Self::Ping(nonce) => put(out, PING, &nonce.to_be_bytes()),
             Self::Pong(nonce) => put(out, PONG, &nonce.to_be_bytes()),
-            Self::KeepAlive => header(out, KEEP_ALIVE, 0),
-            Self::Rekey => header(out, REKEY, 0),
-            Self::Drain => header(out, DRAIN, 0),
+            Self::KeepAlive => put_header(out, KEEP_ALIVE, 0),
+            Self::Rekey => put_header(out, REKEY, 0),
+            Self::Drain => put_header(out, DRAIN, 0),
             Self::Goodbye { reason, received } => {
-                header(out, GOODBYE, 9);
+                put_header(out, GOODBYE, 9);
                 out.push(goodbye_code(reason));
                 out.extend_from_slice(&received.to_be_bytes());
             }
@@ -274,24 +273,6 @@ pub(crate) fn too_large(bytes: usize) -> ProtocolError {
 
 fn number(body: &[u8]) -> Option<u64> {
     body.try_into().ok().map(u64::from_be_bytes)
-}
-
-fn header(out: &mut Vec<u8>, kind: u8, length: usize) {
-    debug_assert!(length <= MAX_BODY);
-    let [high, low] = (length as u16).to_be_bytes();
-    out.extend_from_slice(&[kind, high, low]);
-}
-
-/// Appends a [`Record::Data`], without a look at what else a record may be.
-#[inline]
-pub(crate) fn encode_data(message: &[u8], out: &mut Vec<u8>) {
-    put(out, DATA, message);
-}
-
-#[inline]
-fn put(out: &mut Vec<u8>, kind: u8, body: &[u8]) {
-    header(out, kind, body.len());
-    out.extend_from_slice(body);
 }
 
 fn goodbye_reason(code: u8) -> GoodbyeReason {

@@ -1,24 +1,24 @@
 //! Received bytes that are not opened yet.
 //!
-//! Owns the memory between the socket and the core. During a turn it is one large buffer, into which
-//! the socket is read and in which frames are opened where they lie; between turns it is no more than
-//! four times what it holds, so that a peer who stops in the middle of a frame does not keep what it
-//! has not filled. It must never hand out a byte that was not read on this session.
+//! Owns the memory between the socket and the connection. During a poll it is one large buffer, into
+//! which the socket is read and in which frames are opened where they lie; between polls it is no more
+//! than four times what it holds, so that a peer who stops in the middle of a frame does not keep what
+//! it has not filled. It must never hand out a byte that was not read on this session.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, ReadBuf};
 
-use super::super::stock::{BufferPool, READ_BUFFER};
 use crate::base::io::BoxedStream;
-use crate::proto::native::frame::MAX_FRAME;
+use crate::proto::wire::connection::MAX_FRAME;
+use crate::session::buffers::{BufferPool, READ_BUFFER};
 
 /// See the module.
 pub(super) enum Input {
     /// In memory of its own size.
     Held(Vec<u8>),
-    /// In a buffer of the stock's.
+    /// In a buffer of the pool's.
     Lent { buffer: Box<[u8]>, begin: u32, end: u32 },
 }
 
@@ -44,7 +44,7 @@ impl Input {
     /// Less than a frame may be there, or there is no room for the rest of it.
     pub(super) fn poll_read(
         &mut self,
-        stock: &BufferPool,
+        buffers: &BufferPool,
         stream: &mut BoxedStream,
         cx: &mut Context<'_>,
     ) -> Poll<std::io::Result<usize>> {
@@ -59,7 +59,7 @@ impl Input {
                 (buffer, *begin, *end)
             }
             Self::Held(bytes) => {
-                let buffer = fresh.insert(stock.take_read());
+                let buffer = fresh.insert(buffers.take_read());
                 buffer[..bytes.len()].copy_from_slice(bytes);
                 (buffer, 0, bytes.len() as u32)
             }
@@ -73,22 +73,22 @@ impl Input {
                     *end += count as u32;
                 }
             }
-            // What is held stays where it is: many turns bring nothing to read.
-            (Some(buffer), 0) => stock.give_read(buffer),
+            // What is held stays where it is: many polls bring nothing to read.
+            (Some(buffer), 0) => buffers.give_read(buffer),
             (Some(buffer), _) => *self = Self::Lent { buffer, begin, end: end + count as u32 },
         }
         outcome.map_ok(|()| count)
     }
 
-    /// Keeps no more memory than is called for, until the next turn.
-    pub(super) fn rest(&mut self, stock: &BufferPool) {
+    /// Keeps no more memory than what is there calls for, until the next poll.
+    pub(super) fn shrink(&mut self, buffers: &BufferPool) {
         let Self::Lent { begin, end, .. } = self else { return };
         if (*end - *begin) as usize >= READ_BUFFER / 4 {
             return;
         }
         let held = Self::Held(self.bytes().to_vec());
         if let Self::Lent { buffer, .. } = std::mem::replace(self, held) {
-            stock.give_read(buffer);
+            buffers.give_read(buffer);
         }
     }
 }
@@ -101,36 +101,36 @@ mod tests {
 
     use super::*;
 
-    /// An input that has read `count` bytes at once, and its stock.
+    /// An input that has read `count` bytes at once, and its buffers.
     async fn having_read(count: usize) -> (Input, BufferPool) {
-        let stock = BufferPool::new(4);
+        let buffers = BufferPool::new(4);
         let (near, mut far) = duplex(READ_BUFFER);
         far.write_all(&vec![7; count]).await.unwrap();
         let mut stream: BoxedStream = Box::new(near);
         let mut input = Input::Held(Vec::new());
         let cx = &mut Context::from_waker(Waker::noop());
         assert!(
-            matches!(input.poll_read(&stock, &mut stream, cx), Poll::Ready(Ok(n)) if n == count)
+            matches!(input.poll_read(&buffers, &mut stream, cx), Poll::Ready(Ok(n)) if n == count)
         );
-        (input, stock)
+        (input, buffers)
     }
 
     #[tokio::test]
     async fn the_beginning_of_a_frame_keeps_no_large_buffer() {
-        let (mut input, stock) = having_read(100).await;
-        input.rest(&stock);
-        assert_eq!(stock.spare().0, 1);
+        let (mut input, buffers) = having_read(100).await;
+        input.shrink(&buffers);
+        assert_eq!(buffers.spare().0, 1);
         assert!(matches!(&input, Input::Held(bytes) if bytes.capacity() == 100));
         assert_eq!(input.bytes(), [7; 100]);
     }
 
     #[tokio::test]
     async fn what_fills_a_quarter_of_it_stays_where_it_was_read() {
-        let (mut input, stock) = having_read(READ_BUFFER / 4).await;
-        input.rest(&stock);
+        let (mut input, buffers) = having_read(READ_BUFFER / 4).await;
+        input.shrink(&buffers);
         assert!(matches!(input, Input::Lent { .. }));
         input.take(1);
-        input.rest(&stock);
-        assert_eq!((input.bytes().len(), stock.spare().0), (READ_BUFFER / 4 - 1, 1));
+        input.shrink(&buffers);
+        assert_eq!((input.bytes().len(), buffers.spare().0), (READ_BUFFER / 4 - 1, 1));
     }
 }

@@ -3,29 +3,24 @@
 //! Owns when the socket is read and when a frame is opened. It must never read while messages wait.
 
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::base::error::CloseReason;
-use crate::proto::native::connection::Event;
-use crate::proto::native::crypto::TAG;
-use crate::proto::native::frame;
-use crate::proto::native::frame::Split;
-use crate::proto::native::parcel::MessageBatch;
+use crate::proto::wire::batch::MessageBatch;
+use crate::proto::wire::connection::{Connection, Event, MAX_OVERHEAD};
+use crate::session::buffers::WRITE_BUFFER;
+use crate::session::receive::window::Priority;
 
-use super::super::NEEDS_PROBE;
-use super::super::inbox::Priority;
-use super::super::stock::WRITE_BUFFER;
-use super::{Driver, Paused};
+use super::task::{Drain, Driver, Peer};
 
-/// Messages, or whole frames of them, that are handed over at once; few enough that a frame of
-/// empty ones costs little.
-const HAND_OVER: usize = 64;
+/// Messages, or whole frames of them, that are delivered at once; few enough that a frame of empty
+/// ones costs little.
+const MAX_AT_ONCE: usize = 64;
 
-/// Bytes of ciphertext from which on a frame is opened in a buffer of the stock's: what is in it then
+/// Bytes of a frame's body from which on it is opened in a buffer of the pool's: what is in it then
 /// fills half of that.
-const LARGE: usize = WRITE_BUFFER.div_ceil(2) + TAG;
+const LARGE: usize = WRITE_BUFFER.div_ceil(2) + MAX_OVERHEAD;
 
 impl Driver {
     /// Reads once and handles all that came. Whether there may be more.
@@ -34,174 +29,149 @@ impl Driver {
         cx: &mut Context<'_>,
         now: Instant,
     ) -> Result<bool, CloseReason> {
-        if std::mem::take(&mut self.unopened) {
-            // At the start the core may hold messages already: a verdict's frame can carry more.
-            self.hand_over(now);
+        if std::mem::take(&mut self.reading.unopened) {
+            // At the start the connection may hold messages already: a verdict's frame can carry more.
+            self.deliver(now);
             self.open_frames(now)?;
         }
-        if self.paused.is_some() || self.end_of_stream {
+        if self.liveness.is_paused() || self.reading.end_of_stream {
             return Ok(false);
         }
-        let stock = &self.session.shared.stock;
-        match self.input.poll_read(stock, &mut self.stream, cx) {
+        let buffers = &self.session.context.buffers;
+        match self.reading.input.poll_read(buffers, &mut self.stream, cx) {
             Poll::Pending => Ok(false),
-            Poll::Ready(Ok(0)) => self.stream_ended().map(|()| false),
+            Poll::Ready(Ok(0)) => {
+                self.connection.end_of_stream(self.reading.input.bytes().len())?;
+                self.reading.end_of_stream = true;
+                Ok(false)
+            }
             Poll::Ready(Ok(count)) => {
-                // The answer to a ping may come in the turn that sent it: by the turn's own time it
+                // The answer to a ping may come in the poll that sent it: by the poll's own time it
                 // would have taken none.
-                let now = if self.core.open_ping().is_some() { Instant::now() } else { now };
+                let is_asked = self.connection.open_ping().is_some();
+                let now = if is_asked { Instant::now() } else { now };
                 self.session.metrics.read_bytes(count);
                 self.open_frames(now).map(|()| true)
             }
-            // After its goodbye a peer has nothing more to say; how its stream ends is no matter.
-            Poll::Ready(Err(_)) if self.core.finished_reading() => {
-                self.end_of_stream = true;
+            // After its last word a peer has nothing more to say; how its stream ends is no matter.
+            Poll::Ready(Err(_)) if self.connection.finished_reading() => {
+                self.reading.end_of_stream = true;
                 Ok(false)
             }
             Poll::Ready(Err(error)) => Err(CloseReason::Io(error.kind().into())),
         }
     }
 
-    fn stream_ended(&mut self) -> Result<(), CloseReason> {
-        self.core.end_of_stream(!self.input.bytes().is_empty())?;
-        self.end_of_stream = true;
-        Ok(())
-    }
-
     /// Opens what was read, frame by frame, until one is incomplete or there is no room.
     fn open_frames(&mut self, now: Instant) -> Result<(), CloseReason> {
-        while self.paused.is_none()
-            && let Split::Whole { body, .. } =
-                frame::split(self.input.bytes()).map_err(CloseReason::Protocol)?
+        while !self.liveness.is_paused()
+            && let Some(body) = self
+                .connection
+                .cut_frame(self.reading.input.bytes())
+                .map_err(CloseReason::Protocol)?
         {
-            let length = frame::PREFIX + body.len();
+            let frame_end = body.end;
+            let body = &self.reading.input.bytes()[body];
             let opened = if body.len() >= LARGE {
-                let stock = &self.session.shared.stock;
-                self.core.open_in(body, now.into_std(), |length| stock.plaintext(length))
+                let buffers = &self.session.context.buffers;
+                self.connection.open_in(body, now.into_std(), |length| buffers.plaintext(length))
             } else {
-                self.core.open(body, now.into_std())
+                self.connection.open(body, now.into_std())
             };
             opened.map_err(CloseReason::Protocol)?;
-            self.input.take(length);
-            self.heard(now);
+            self.reading.input.take(frame_end);
+            if self.liveness.heard(now.into_std()) {
+                self.session.clear_needs_probe();
+            }
+            self.deliver(now);
         }
         Ok(())
     }
 
-    /// A frame has come and was opened.
-    fn heard(&mut self, now: Instant) {
-        self.last_heard = now;
-        if self.marked(NEEDS_PROBE) {
-            self.session.unmark(NEEDS_PROBE);
-        }
-        self.hand_over(now);
-    }
-
-    /// Hands messages over until there are none, or no room.
-    fn hand_over(&mut self, now: Instant) {
-        let received = self.core.received();
-        self.session.metrics.rekeys(self.core.rekeys());
+    /// Delivers messages until there are none, or no room; then looks at what else the peer has said.
+    fn deliver(&mut self, now: Instant) {
+        let received = self.connection.received();
+        self.session.metrics.rekeys(self.connection.rekeys());
         loop {
-            if !self.pending.is_empty() {
+            if !self.reading.pending.is_empty() {
                 let priority = match self.drain {
-                    Some(_) => Priority::Draining,
-                    None => Priority::Usual,
+                    Drain::Begun(_) => Priority::Draining,
+                    Drain::Open => Priority::Usual,
                 };
-                self.session.deliver(&mut self.pending, priority);
+                self.session.deliver(&mut self.reading.pending, priority);
             }
-            if !self.pending.is_empty() {
-                self.pause(now);
+            if !self.reading.pending.is_empty() {
+                // No room: the socket is not read until there is.
+                self.liveness.paused(&self.session.context.settings, now.into_std());
                 break;
             }
             if !self.next_messages() {
                 break;
             }
         }
-        if self.core.received() > received {
+        if self.connection.received() > received {
             let session = &self.session;
-            session.metrics.received(self.core.received());
-            session.metrics.data(session.shared.millis(now));
+            session.metrics.received(self.connection.received());
+            session.metrics.data(session.context.millis(now));
         }
-        if std::mem::take(&mut self.kept_alive) {
-            self.keep_alive_heard = Some(now);
+        if std::mem::take(&mut self.reading.keep_alive) {
+            self.liveness.heard_keep_alive(now.into_std());
         }
-        if let Some(rtt) = self.pong.take() {
+        if let Some(rtt) = self.reading.pong.take() {
             let session = &self.session;
-            let srtt = self.core.srtt().unwrap_or(rtt);
-            session.metrics.pong(srtt, session.shared.millis(now));
-            self.probe_answered(rtt);
+            let srtt = self.connection.srtt().unwrap_or(rtt);
+            session.metrics.pong(srtt, session.context.millis(now));
+            if self.liveness.probe_over() {
+                self.probe_answered(rtt);
+            }
         }
-        if self.peer_drained {
+        if self.peer != Peer::Open {
             self.begin_drain(None, now);
         }
     }
 
-    /// Takes the next messages out of the core, and notes what else the peer said meanwhile. False
-    /// when there is nothing more to hand over.
+    /// Takes the next messages out of the connection, and notes what else the peer said meanwhile.
+    /// False when there is nothing more to deliver.
     pub(super) fn next_messages(&mut self) -> bool {
-        while self.pending.len() < HAND_OVER {
-            if let Some(parcel) = self.core.poll_messages() {
+        while self.reading.pending.len() < MAX_AT_ONCE {
+            if let Some(batch) = self.connection.poll_messages() {
                 tracing::trace!(
-                    count = parcel.messages(),
-                    bytes = parcel.bytes(),
+                    count = batch.messages(),
+                    bytes = batch.bytes(),
                     "messages received"
                 );
-                self.pending.push(parcel);
+                self.reading.pending.push(batch);
                 continue;
             }
-            match self.core.poll_event() {
+            match self.connection.poll_event() {
                 None => break,
                 Some(Event::Message(message)) => {
                     tracing::trace!(len = message.len(), "message received");
-                    self.pending.push(MessageBatch::Message(message));
+                    self.reading.pending.push(MessageBatch::Message(message));
                 }
-                Some(Event::Pong { rtt }) => self.pong = Some(rtt),
-                Some(Event::KeepAlive) => self.kept_alive = true,
-                Some(Event::Drain) => self.peer_drained = true,
+                Some(Event::Pong { rtt }) => self.reading.pong = Some(rtt),
+                Some(Event::KeepAlive) => self.reading.keep_alive = true,
+                Some(Event::Drain) => self.peer = Peer::Drained,
                 Some(Event::Goodbye { reason, received }) => {
-                    self.delivered = Some(received);
-                    if let Some(drain) = &mut self.drain {
-                        drain.peers_reason = Some(reason);
-                    }
+                    let is_confirmed = self.connection.abilities().confirms;
+                    let delivered = if is_confirmed { received } else { 0 };
+                    self.peer = Peer::Gone { why: reason, delivered };
                 }
-                // The handshake has seen the verdict; the core lets no second one pass.
-                Some(Event::Verdict(_)) => {}
             }
         }
-        !self.pending.is_empty()
-    }
-
-    /// No room: the socket is not read until there is.
-    fn pause(&mut self, now: Instant) {
-        let every = self.keep_alive_every();
-        self.paused.get_or_insert_with(|| {
-            tracing::trace!("paused");
-            Paused { keep_alive_at: now + every }
-        });
+        !self.reading.pending.is_empty()
     }
 
     /// There may be room again.
     pub(super) fn resume(&mut self, now: Instant) {
-        let Some(paused) = self.paused.take() else {
-            return;
-        };
-        self.hand_over(now);
-        if let Some(again) = &mut self.paused {
-            // Little room does not put the next keep-alive off.
-            *again = paused;
+        if !self.liveness.is_paused() {
             return;
         }
-        tracing::trace!("resumed");
-        self.unopened = true;
-        // While we did not read, the peer's silence and its full pipe said nothing.
-        self.last_heard = now;
-        if self.blocked_since.is_some() {
-            self.blocked_since = Some(now);
+        self.deliver(now);
+        if self.reading.pending.is_empty() {
+            tracing::trace!("resumed");
+            self.reading.unopened = true;
+            self.liveness.resumed(now.into_std());
         }
-    }
-
-    /// While paused: three in a peer's `keepalive`, so that one may come late.
-    pub(super) fn keep_alive_every(&self) -> Duration {
-        self.session.shared.settings.keepalive / 3
     }
 }

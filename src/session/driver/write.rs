@@ -12,19 +12,20 @@ use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
 use crate::base::error::{CloseReason, ErrorKind};
-use crate::proto::native::batch::{MessageSource, Next, Plaintext};
-use crate::proto::native::frame::MAX_FRAME;
+use crate::proto::wire::connection::{Connection, MAX_FRAME};
+use crate::proto::wire::source::{MessageSource, Next, Plaintext};
+use crate::session::buffers::{BufferPool, LARGEST_KEPT};
+use crate::session::send::buffer::{Entry, SendBuffer};
+use crate::session::send::queue::Queue;
+use crate::session::send::quota::Reserved;
 
-use super::super::line::{Entry, SendBuffer};
-use super::super::queue::{Queue, Reserved};
-use super::super::stock::{BufferPool, LARGEST_KEPT};
-use super::{Batch, Driver};
+use super::task::{Batch, Driver};
 
 /// Bytes of ciphertext after which a batch is closed: one large frame, or two that are not. By then the
 /// system call hardly shows; more would leave the processor's cache before it is written, keep the
 /// peer waiting who could open the first frame, and delay control records.
 const BATCH: usize = MAX_FRAME / 2;
-const _: () = assert!(BATCH + MAX_FRAME <= LARGEST_KEPT, "the stock keeps a batch's buffer");
+const _: () = assert!(BATCH + MAX_FRAME <= LARGEST_KEPT, "the pool keeps a batch's buffer");
 
 /// Bytes that a blocked write may waste in a buffer too large for it.
 const SLACK: usize = 4 * 1024;
@@ -37,18 +38,18 @@ impl Driver {
         cx: &mut Context<'_>,
         now: Instant,
     ) -> Result<bool, CloseReason> {
-        if self.half_closed {
+        if self.writing.half_closed {
             return Ok(false);
         }
-        if self.out.is_empty() && !self.unflushed {
+        if self.writing.out.is_empty() && !self.writing.unflushed {
             self.seal(now)?;
         }
         match self.poll_out(cx, now) {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(wrote)) => Ok(wrote),
             // The peer has said all and heard all that matters to it.
-            Poll::Ready(Err(_)) if self.core.finished_reading() => {
-                self.half_closed = true;
+            Poll::Ready(Err(_)) if self.connection.finished_reading() => {
+                self.writing.half_closed = true;
                 Ok(false)
             }
             Poll::Ready(Err(kind)) => Err(CloseReason::Io(kind)),
@@ -57,44 +58,46 @@ impl Driver {
 
     fn poll_out(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Result<bool, ErrorKind>> {
         let mut wrote = false;
-        while self.written < self.out.len() {
-            match Pin::new(&mut self.stream).poll_write(cx, &self.out[self.written..]) {
+        while self.writing.written < self.writing.out.len() {
+            match Pin::new(&mut self.stream)
+                .poll_write(cx, &self.writing.out[self.writing.written..])
+            {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(ErrorKind::Other)),
                 Poll::Ready(Ok(count)) => {
-                    self.written += count;
+                    self.writing.written += count;
                     self.session.metrics.wrote_bytes(count);
-                    self.blocked_since = None;
+                    self.liveness.wrote();
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.kind().into())),
                 Poll::Pending => {
-                    self.blocked_since.get_or_insert(now);
-                    self.slim();
+                    self.liveness.blocked(now.into_std());
+                    self.shrink_output();
                     return Poll::Pending;
                 }
             }
         }
-        if !self.out.is_empty() {
+        if !self.writing.out.is_empty() {
             self.give_out_back();
-            self.unflushed = true;
+            self.writing.unflushed = true;
             wrote = true;
         }
-        if self.unflushed {
+        if self.writing.unflushed {
             match Pin::new(&mut self.stream).poll_flush(cx) {
                 Poll::Ready(Ok(())) => {
-                    self.unflushed = false;
-                    self.blocked_since = None;
+                    self.writing.unflushed = false;
+                    self.liveness.wrote();
                     self.batch_done();
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.kind().into())),
                 Poll::Pending => {
-                    self.blocked_since.get_or_insert(now);
+                    self.liveness.blocked(now.into_std());
                     return Poll::Pending;
                 }
             }
         }
-        if self.core.finished_writing() {
+        if self.connection.finished_writing() {
             match Pin::new(&mut self.stream).poll_shutdown(cx) {
-                Poll::Ready(Ok(())) => self.half_closed = true,
+                Poll::Ready(Ok(())) => self.writing.half_closed = true,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.kind().into())),
                 Poll::Pending => return Poll::Pending,
             }
@@ -105,34 +108,34 @@ impl Driver {
     /// Seals control records and queued messages, up to a batch.
     fn seal(&mut self, now: Instant) -> Result<(), CloseReason> {
         let session = Arc::clone(&self.session);
-        if !self.core.wants_seal() && self.taken.is_empty() {
-            session.queue.take_all(&mut self.taken);
-            if self.taken.is_empty() {
+        if !self.connection.wants_seal() && self.writing.taken.is_empty() {
+            session.queue.take_all(&mut self.writing.taken);
+            if self.writing.taken.is_empty() {
                 return Ok(());
             }
         }
-        let stock = &session.shared.stock;
-        let mut scratch = stock.take_write();
-        self.out = stock.take_batch();
+        let buffers = &session.context.buffers;
+        let mut scratch = buffers.take_write();
+        self.writing.out = buffers.take_batch();
         let mut source = Source {
             queue: &session.queue,
-            stock,
-            taken: &mut self.taken,
-            batch: &mut self.batch,
-            current: &mut self.current,
-            begun: &mut self.begun,
+            buffers,
+            taken: &mut self.writing.taken,
+            batch: &mut self.writing.batch,
+            current: &mut self.writing.current,
+            begun: &mut self.writing.begun,
             now,
         };
         let sealed = self
-            .core
-            .seal(&mut source, &mut scratch, &mut self.out, BATCH)
+            .connection
+            .seal(&mut source, &mut scratch, &mut self.writing.out, BATCH)
             .map_err(CloseReason::Protocol)?;
-        stock.give_write(scratch);
-        self.batch.messages += sealed.messages_finished;
-        if self.begun == self.core.sent()
-            && let Some(reserved) = self.current.take()
+        buffers.give_write(scratch);
+        self.writing.batch.messages += sealed.messages_finished;
+        if self.writing.begun == self.connection.sent()
+            && let Some(reserved) = self.writing.current.take()
         {
-            self.batch.reserved.add(reserved);
+            self.writing.batch.reserved.add(reserved);
         }
         tracing::trace!(
             frames = sealed.frames,
@@ -141,10 +144,10 @@ impl Driver {
             "sealed"
         );
         if sealed.messages_finished > 0 {
-            session.metrics.data(session.shared.millis(now));
+            session.metrics.data(session.context.millis(now));
         }
-        session.metrics.rekeys(self.core.rekeys());
-        if self.out.is_empty() {
+        session.metrics.rekeys(self.connection.rekeys());
+        if self.writing.out.is_empty() {
             // Nothing but expired messages.
             self.give_out_back();
             self.batch_done();
@@ -154,17 +157,17 @@ impl Driver {
 
     /// The batch is written: its messages' room is free.
     fn give_out_back(&mut self) {
-        let shared = &self.session.shared;
-        shared.stock.give_write(std::mem::take(&mut self.out));
-        self.written = 0;
-        let reserved = std::mem::take(&mut self.batch.reserved);
-        shared.note_buffered();
-        self.session.queue.release(&shared.budget, reserved);
+        let context = &self.session.context;
+        context.buffers.give_write(std::mem::take(&mut self.writing.out));
+        self.writing.written = 0;
+        let reserved = std::mem::take(&mut self.writing.batch.reserved);
+        context.budget.note_use();
+        self.session.queue.release(&context.budget, reserved);
     }
 
     /// The batch is flushed: its messages are done.
     fn batch_done(&mut self) {
-        let Batch { messages, expired, .. } = std::mem::take(&mut self.batch);
+        let Batch { messages, expired, .. } = std::mem::take(&mut self.writing.batch);
         if messages + expired > 0 {
             self.session.metrics.finished(messages, expired);
             self.session.flushed.notify_waiters();
@@ -173,26 +176,26 @@ impl Driver {
 
     /// A write is blocked, perhaps for long: it keeps no more memory than four times what it still has
     /// to write. Less would have busy sessions, whose writes block all the time, copy most of them.
-    fn slim(&mut self) {
-        let rest = &self.out[self.written..];
-        if self.out.capacity() > 4 * rest.len() + SLACK {
+    fn shrink_output(&mut self) {
+        let rest = &self.writing.out[self.writing.written..];
+        if self.writing.out.capacity() > 4 * rest.len() + SLACK {
             let rest = rest.to_vec();
-            let large = std::mem::replace(&mut self.out, rest);
-            self.session.shared.stock.give_write(large);
-            self.written = 0;
+            let large = std::mem::replace(&mut self.writing.out, rest);
+            self.session.context.buffers.give_write(large);
+            self.writing.written = 0;
         }
     }
 
     /// Whether a new message could be sealed at once: if so, it has to wake the driver.
     pub(super) fn wants_messages(&self) -> bool {
-        self.out.is_empty() && !self.unflushed && !self.half_closed
+        self.writing.out.is_empty() && !self.writing.unflushed && !self.writing.half_closed
     }
 }
 
-/// The queue as the core sees it.
+/// The queue as the connection sees it.
 struct Source<'a> {
     queue: &'a Queue,
-    stock: &'a BufferPool,
+    buffers: &'a BufferPool,
     taken: &'a mut SendBuffer,
     batch: &'a mut Batch,
     current: &'a mut Option<Reserved>,
@@ -202,7 +205,7 @@ struct Source<'a> {
 
 impl MessageSource for Source<'_> {
     fn next(&mut self, plaintext: &mut Plaintext<'_>) -> Next {
-        // Asked for another one, the core has sealed the one before.
+        // Asked for another one, the connection has sealed the one before.
         if let Some(reserved) = self.current.take() {
             self.batch.reserved.add(reserved);
         }
@@ -210,19 +213,19 @@ impl MessageSource for Source<'_> {
             if self.taken.is_empty() {
                 self.queue.take_all(self.taken);
             }
-            if let Some(Entry::Records(records)) = self.taken.front()
-                && !plaintext.push_encoded(records.bytes())
+            if let Some(Entry::Packed(packed)) = self.taken.front()
+                && !plaintext.push_packed(packed.bytes())
             {
                 return Next::NoRoom;
             }
             match self.taken.pop() {
                 None => return Next::Empty,
-                Some(Entry::Records(records)) => {
-                    let count = records.messages();
+                Some(Entry::Packed(packed)) => {
+                    let count = packed.messages();
                     *self.begun += count;
-                    self.batch.reserved.add(records.reserved());
-                    records.give_back(self.stock);
-                    return Next::Records(count);
+                    self.batch.reserved.add(packed.reserved());
+                    packed.give_back(self.buffers);
+                    return Next::Packed(count);
                 }
                 Some(Entry::Message(message))
                     if message.deadline.is_some_and(|deadline| deadline <= self.now) =>

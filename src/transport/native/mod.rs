@@ -35,9 +35,8 @@ use crate::base::identity::Identity;
 use crate::base::io::BoxedStream;
 use crate::base::timer::Timer;
 use crate::proto::HandshakeRole;
-use crate::proto::native::batch::{MessageSource, Next, Plaintext};
 use crate::proto::native::clock_offset::ClockOffsets;
-use crate::proto::native::connection::{CoreParams, Event, SessionCore};
+use crate::proto::native::connection::{ABILITIES, ConnectionParams, NativeConnection};
 use crate::proto::native::frame;
 use crate::proto::native::handshake::{
     self, Finished, HandshakeParams, Initiator, MAX_MESSAGE_2, MAX_MESSAGE_3, MESSAGE_1,
@@ -46,6 +45,8 @@ use crate::proto::native::handshake::{
 use crate::proto::native::record;
 use crate::proto::native::replay::ReplayCache;
 use crate::proto::slot::Claim;
+use crate::proto::wire::connection::{Abilities, Connection as _};
+use crate::proto::wire::source::{MessageSource, Next, Plaintext};
 
 /// What all handshakes of one pool share. Clones are handles to the same.
 #[derive(Clone)]
@@ -84,7 +85,7 @@ pub(crate) struct Answered {
 
 /// As initiator: message 3 is written.
 pub(crate) struct Committed {
-    established: Box<Established>,
+    undecided: Box<Undecided>,
     /// The peer's pool.
     instance: u64,
     /// When message 2 arrived, in the order of all first messages.
@@ -94,8 +95,33 @@ pub(crate) struct Committed {
 /// As responder: message 3 has arrived and is sound.
 pub(crate) struct Proposed {
     native: Native,
-    established: Box<Established>,
+    undecided: Box<Undecided>,
     proposal: Proposal,
+}
+
+/// A connection that has its keys, and waits for its verdict.
+struct Undecided {
+    stream: BoxedStream,
+    timer: Timer,
+    connection: NativeConnection,
+    /// Bytes that were read past the handshake.
+    leftover: Vec<u8>,
+    handshake_hash: [u8; 32],
+    peer_max_message: u32,
+}
+
+impl Undecided {
+    /// The verdict was yes.
+    fn established(self) -> Box<Established> {
+        Box::new(Established {
+            stream: self.stream,
+            timer: self.timer,
+            connection: self.connection.into(),
+            leftover: self.leftover,
+            handshake_hash: self.handshake_hash,
+            peer_max_message: self.peer_max_message,
+        })
+    }
 }
 
 impl Native {
@@ -182,7 +208,7 @@ impl Native {
             handshake_hash: finished.handshake_hash,
             application_payload: hello.application_payload,
         };
-        let established = Established {
+        let undecided = Undecided {
             stream,
             timer,
             handshake_hash: finished.handshake_hash,
@@ -190,26 +216,32 @@ impl Native {
             leftover: rest,
             peer_max_message: hello.max_message,
         };
-        Proposed { native: self.clone(), established: Box::new(established), proposal }
+        Proposed { native: self.clone(), undecided: Box::new(undecided), proposal }
     }
 
     /// A proposal without its handshake, for models of what follows from it.
     #[cfg(all(test, noise_pool_loom))]
     pub(crate) fn modelled(
         &self,
-        established: Established,
+        transport: crate::proto::native::crypto::Transport,
         peer: PeerId,
         claim: Claim,
     ) -> Proposed {
-        let proposal = Proposal {
+        let finished = Finished { transport, handshake_hash: [0; 32] };
+        let authenticated = Authenticated {
+            finished,
             peer,
-            claim,
-            instance: claim.instance,
-            max_message: established.peer_max_message,
-            handshake_hash: established.handshake_hash,
-            application_payload: Bytes::new(),
+            hello: Message3 {
+                instance: claim.instance,
+                stamp: claim.stamp,
+                max_message: 1 << 20,
+                application_payload: Bytes::new(),
+            },
+            heard: claim.heard,
+            rest: Vec::new(),
         };
-        Proposed { native: self.clone(), established: Box::new(established), proposal }
+        let stream = Box::new(tokio::io::duplex(1).0);
+        self.propose(stream, Timer::default(), authenticated)
     }
 
     fn connection(
@@ -217,15 +249,15 @@ impl Native {
         role: HandshakeRole,
         finished: Finished,
         peer_max_message: u32,
-    ) -> SessionCore {
-        let params = CoreParams {
+    ) -> NativeConnection {
+        let params = ConnectionParams {
             role,
             max_message: self.shared.max_message as usize,
             peer_max_message: peer_max_message as usize,
             rekey_after_bytes: self.shared.rekey_after_bytes,
             pings_per_second: self.shared.pings_per_second,
         };
-        SessionCore::new(finished.transport, params)
+        NativeConnection::new(finished.transport, params)
     }
 
     fn heard(&self) -> u64 {
@@ -251,6 +283,10 @@ struct Authenticated {
 impl Transport for Native {
     type Answered = Answered;
     type Proposed = Proposed;
+
+    fn abilities(&self) -> &'static Abilities {
+        &ABILITIES
+    }
 
     fn instance(&self) -> u64 {
         self.shared.instance
@@ -331,7 +367,7 @@ impl seam::Answered for Answered {
         let (finished, message) = self.state.write_message3(&message, frame::PREFIX)?;
         io::write_after_prefix(&mut self.stream, message).await?;
         let Hello { instance, max_message, .. } = self.hello;
-        let established = Established {
+        let undecided = Undecided {
             stream: self.stream,
             timer: Timer::default(),
             handshake_hash: finished.handshake_hash,
@@ -339,19 +375,19 @@ impl seam::Answered for Answered {
             leftover: self.rest,
             peer_max_message: max_message,
         };
-        Ok(Committed { established: Box::new(established), instance, heard: self.heard })
+        Ok(Committed { undecided: Box::new(undecided), instance, heard: self.heard })
     }
 }
 
 impl seam::Committed for Committed {
     async fn verdict(self) -> Result<Verdict, HandshakeError> {
-        let Self { mut established, instance, heard } = self;
-        let rest = std::mem::take(&mut established.leftover);
-        let input = io::read_frame(&mut established.stream, rest).await?;
+        let Self { mut undecided, instance, heard } = self;
+        let rest = std::mem::take(&mut undecided.leftover);
+        let input = io::read_frame(&mut undecided.stream, rest).await?;
         let frame::Split::Whole { body, rest } = frame::split(&input)? else {
             return Err(HandshakeError::NoVerdict);
         };
-        let connection = &mut established.connection;
+        let connection = &mut undecided.connection;
         if let Err(error) = connection.open(body, now()) {
             // Out of place behind a verdict is another matter.
             let none = connection.awaits_verdict();
@@ -360,14 +396,14 @@ impl seam::Committed for Committed {
                 other => other.into(),
             });
         }
-        let Some(Event::Verdict(verdict)) = connection.poll_event() else {
+        let Some(verdict) = connection.poll_verdict() else {
             return Err(HandshakeError::NoVerdict);
         };
         Ok(match verdict {
             record::Verdict::Accept { stamp, observed, payload } => {
-                established.leftover = rest.to_vec();
+                undecided.leftover = rest.to_vec();
                 Verdict::Accepted(Accepted {
-                    established,
+                    established: undecided.established(),
                     claim: Claim { instance, stamp, heard },
                     observed,
                     application_payload: payload,
@@ -376,7 +412,7 @@ impl seam::Committed for Committed {
             record::Verdict::Reject { reason, retry_after } => Verdict::Rejected {
                 reason,
                 retry_after,
-                closing: Box::pin(io::linger_close(established.stream, Vec::new())),
+                closing: Box::pin(io::linger_close(undecided.stream, Vec::new())),
             },
         })
     }
@@ -389,14 +425,14 @@ impl seam::Proposed for Proposed {
 
     /// The verdict is the first record that the session writes.
     fn accept(self, Acceptance { stamp, observed }: Acceptance) -> Box<Established> {
-        let mut established = self.established;
+        let mut undecided = self.undecided;
         let payload = self.native.application_payload();
-        established.connection.verdict(record::Verdict::Accept { stamp, observed, payload });
-        established
+        undecided.connection.verdict(record::Verdict::Accept { stamp, observed, payload });
+        undecided.established()
     }
 
     async fn reject(self, reason: RejectReason, retry_after: Option<Duration>) {
-        let Established { stream, mut connection, .. } = *self.established;
+        let Undecided { stream, mut connection, .. } = *self.undecided;
         connection.verdict(record::Verdict::Reject { reason, retry_after });
         let (mut scratch, mut last_bytes) = (Vec::new(), Vec::new());
         // A cipher that fails leaves nothing that may be written; the peer sees the stream end.

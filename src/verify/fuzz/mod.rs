@@ -32,10 +32,11 @@ pub use snapshot::snapshot_decode;
 use crate::base::error::{GoodbyeReason, ProtocolError};
 use crate::base::suite::Suite;
 use crate::proto::HandshakeRole;
-use crate::proto::native::connection::{Event, SessionCore};
+use crate::proto::native::connection::NativeConnection;
 use crate::proto::native::frame;
 use crate::proto::native::frame::Split;
 use crate::proto::native::record::{Record, Verdict};
+use crate::proto::wire::connection::{Connection as _, Event};
 use crate::verify::pair;
 use crate::verify::pair::Pair;
 
@@ -167,7 +168,7 @@ pub fn transport_receive(data: &[u8]) {
     };
     let mut params = pair::params(role);
     params.max_message = 1 << (settings >> 3);
-    let mut core = SessionCore::new(ours, params);
+    let mut core = NativeConnection::new(ours, params);
     let (mut scratch, mut out) = (Vec::new(), Vec::new());
     let mut nothing = std::collections::VecDeque::new();
     core.verdict(pair::accept());

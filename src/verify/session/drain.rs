@@ -160,7 +160,7 @@ async fn senders_who_wait_when_a_drain_begins_get_their_messages_back() {
     assert_eq!(number(&error.message), 77);
     assert_eq!(error.kind, SendErrorKind::Retired(CloseReason::Disconnected));
     gates.closed_for_writing.store(false, Ordering::Relaxed);
-    ours.session.control.wake();
+    ours.session.signal.wake();
     let (reason, report) = ours.end().await;
     assert_eq!(reason, CloseReason::Disconnected);
     assert_delivered(report, accepted, 0);

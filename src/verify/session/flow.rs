@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::base::error::SendError;
-use crate::proto::native::connection::Event;
-use crate::session::line::{Entry, SendBuffer};
+use crate::session::send::buffer::{Entry, SendBuffer};
+use crate::session::send::queue::Queue;
+use crate::session::signal::DriverSignal;
 
 #[tokio::test(start_paused = true)]
 async fn sixteen_tasks_send_and_every_message_arrives_once_and_in_order() {
@@ -56,23 +57,23 @@ async fn empty_and_largest_messages_arrive_through_a_tiny_stream() {
 #[tokio::test(start_paused = true)]
 async fn messages_in_the_frame_of_the_verdict_wait_for_no_other_frame() {
     let (ours, theirs) = transports(Suite::default());
-    let mut theirs = SessionCore::new(theirs, params(HandshakeRole::Responder));
+    let mut theirs = NativeConnection::new(theirs, params(HandshakeRole::Responder));
     theirs.verdict(accept());
     let mut queue = std::collections::VecDeque::from([message(1, 1_028), message(2, 1_028)]);
     let (mut scratch, mut wire) = (Vec::new(), Vec::new());
     theirs.seal(&mut queue, &mut scratch, &mut wire, usize::MAX).unwrap();
     // The whole frame is opened by the handshake, which takes nothing but the verdict out of it.
-    let mut core = SessionCore::new(ours, params(HandshakeRole::Initiator));
+    let mut core = NativeConnection::new(ours, params(HandshakeRole::Initiator));
     let (length, body) = wire.split_at(2);
     assert_eq!(usize::from(u16::from_be_bytes([length[0], length[1]])), body.len());
     core.open(body, Instant::now().into_std()).unwrap();
-    assert!(matches!(core.poll_event(), Some(Event::Verdict(_))));
+    assert!(core.poll_verdict().is_some());
 
-    let (shared, mut inbox) = Shared::new(settings(Config::default()));
+    let (shared, mut inbox) = SessionContext::new(settings(Config::default()));
     let session = Session::new(spec(2, Origin::Outbound, &shared.settings), &shared);
     let (stream, _silent) = tokio::io::duplex(64);
-    let host: Arc<dyn Host> = Arc::new(FakeHost::default());
-    tokio::spawn(session.drive(Box::new(stream), core, Vec::new(), host, None));
+    let host = Arc::new(FakeHost::default());
+    tokio::spawn(driver(&session, Box::new(stream), core, &host));
     settle().await;
     let got: Vec<u64> =
         std::iter::from_fn(|| inbox.try_recv()).map(|got| number(&got.body)).collect();
@@ -116,7 +117,7 @@ async fn expired_messages_are_dropped_counted_and_delay_nobody() {
     let error = lease.send_with(message(10, 10), soon).await.unwrap_err();
     assert_eq!(error.kind, SendErrorKind::Expired);
     gates.closed_for_writing.store(false, Ordering::Relaxed);
-    ours.session.control.wake();
+    ours.session.signal.wake();
     lease.flush().await.unwrap();
     settle().await;
     let got: Vec<_> = theirs.received().iter().map(number).collect();
@@ -140,7 +141,7 @@ async fn a_full_queue_makes_senders_wait_in_turn_and_gives_messages_back() {
     assert_eq!(number(&full.message), sent);
     // 2,000 of its own and 8,000 of the budget, at 1,000 each.
     assert_eq!(sent, 10);
-    assert_eq!(ours.session.queue.held().bytes, 10_000);
+    assert_eq!(ours.session.queue.level().bytes, 10_000);
 
     let waiting: Vec<_> = (sent..sent + 20)
         .map(|count| {
@@ -157,7 +158,7 @@ async fn a_full_queue_makes_senders_wait_in_turn_and_gives_messages_back() {
     assert_eq!((error.kind, number(&error.message)), (SendErrorKind::Expired, 99));
 
     gates.closed_for_writing.store(false, Ordering::Relaxed);
-    ours.session.control.wake();
+    ours.session.signal.wake();
     for expected in 0..30 {
         assert_eq!(number(&theirs.inbox.recv().await.unwrap().body), expected);
     }
@@ -180,7 +181,7 @@ async fn no_message_is_dropped_under_the_queues_lock() {
     impl Drop for Owned {
         fn drop(&mut self) {
             // Would wait for itself for ever.
-            assert!(self.0.queue.held().accepted > 0);
+            assert!(self.0.queue.level().accepted > 0);
         }
     }
     let (ours, mut theirs) = pair(Config::default(), 1 << 20).await;
@@ -198,12 +199,12 @@ async fn no_message_is_dropped_under_the_queues_lock() {
 #[tokio::test]
 async fn a_newcomer_passes_those_who_wait_only_where_there_is_room_for_all() {
     let settings = settings(small());
-    let (queue, control) = (Queue::new(&settings), DriverSignal::default());
-    let (shared, _inbox) = Shared::new(settings);
-    let offer = |size| queue.try_push(&control, &shared, message(0, size), None).is_ok();
+    let (queue, control) = (Queue::new(&settings, &ABILITIES), DriverSignal::default());
+    let (shared, _inbox) = SessionContext::new(settings);
+    let offer = |size| queue.try_push(&control, &shared.budget, message(0, size), None).is_ok();
     // 2,000 of its own and 8,000 of the budget, at 1,000 each.
     while offer(936) {}
-    let mut waits = std::pin::pin!(queue.push(&control, &shared, message(0, 936), None));
+    let mut waits = std::pin::pin!(queue.push(&control, &shared.budget, message(0, 936), None));
     assert!(futures_util::poll!(&mut waits).is_pending());
 
     let mut taken = SendBuffer::default();
@@ -235,7 +236,7 @@ async fn a_send_cancelled_at_any_poll_was_not_accepted_or_was_accepted_whole() {
             for poll in 0..polls {
                 if poll == 3 {
                     gates.closed_for_writing.store(false, Ordering::Relaxed);
-                    ours.session.control.wake();
+                    ours.session.signal.wake();
                 }
                 if futures_util::poll!(&mut send).is_ready() {
                     accepted += 1;
@@ -245,7 +246,7 @@ async fn a_send_cancelled_at_any_poll_was_not_accepted_or_was_accepted_whole() {
             }
         }
         gates.closed_for_writing.store(false, Ordering::Relaxed);
-        ours.session.control.wake();
+        ours.session.signal.wake();
         let last = lease.send(message(2_000, 936));
         let read_all = async {
             let mut count = 0;
@@ -272,14 +273,14 @@ async fn three_hundred_stalled_peers_take_the_budget_and_a_healthy_one_never_wai
         .max_undelivered(8_000)
         .inbox_bytes(8_000);
     let settings = settings(config);
-    let (shared, _inbox) = Shared::new(Arc::clone(&settings));
+    let (shared, _inbox) = SessionContext::new(Arc::clone(&settings));
     let mut stalled = Vec::new();
     for _ in 0..300 {
         let (a, b) = tokio::io::duplex(256);
         let (a, gates) = Gated::new(a);
         let ends = join_shared(
-            (Arc::clone(&shared), Shared::new(Arc::clone(&settings)).1),
-            Shared::new(Arc::clone(&settings)),
+            (Arc::clone(&shared), SessionContext::new(Arc::clone(&settings)).1),
+            SessionContext::new(Arc::clone(&settings)),
             a,
             b,
             |_| {},
@@ -293,14 +294,14 @@ async fn three_hundred_stalled_peers_take_the_budget_and_a_healthy_one_never_wai
         while lease.try_send(message(1, 936)).is_ok() {}
     }
     settle().await;
-    let paid: usize = stalled.iter().map(|((ours, _), _)| ours.session.queue.held().bytes).sum();
+    let paid: usize = stalled.iter().map(|((ours, _), _)| ours.session.queue.level().bytes).sum();
     assert!(paid <= 1_000_000 + 300 * 8_000, "{paid} bytes are paid for");
-    assert!(shared.budget.available_permits() < 1_000);
+    assert!(shared.budget.permits.available_permits() < 1_000);
 
     let (a, b) = tokio::io::duplex(1 << 16);
     let healthy = join_shared(
-        (Arc::clone(&shared), Shared::new(Arc::clone(&settings)).1),
-        Shared::new(settings),
+        (Arc::clone(&shared), SessionContext::new(Arc::clone(&settings)).1),
+        SessionContext::new(settings),
         a,
         b,
         |_| {},
@@ -375,13 +376,13 @@ async fn two_slow_applications_at_once_lose_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_flood_on_one_session_does_not_keep_another_from_the_inbox() {
     let settings = settings(small().inbox_bytes(12_000));
-    let (theirs_shared, mut inbox) = Shared::new(Arc::clone(&settings));
+    let (theirs_shared, mut inbox) = SessionContext::new(Arc::clone(&settings));
     let mut ends = Vec::new();
     for _ in 0..3 {
         let (a, b) = tokio::io::duplex(1_000);
-        let unused = Shared::new(Arc::clone(&settings)).1;
+        let unused = SessionContext::new(Arc::clone(&settings)).1;
         ends.push(join_shared(
-            Shared::new(Arc::clone(&settings)),
+            SessionContext::new(Arc::clone(&settings)),
             (Arc::clone(&theirs_shared), unused),
             a,
             b,

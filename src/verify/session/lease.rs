@@ -117,7 +117,7 @@ async fn an_exclusive_holder_who_does_not_read_pauses_the_peer_and_loses_nothing
         lease.flush().await.unwrap();
     });
     tokio::time::sleep(Duration::from_secs(200)).await;
-    let undelivered = || ours.session.holder.undelivered();
+    let undelivered = || ours.session.receiver.undelivered();
     let full = undelivered();
     assert!((2_000..=3_000).contains(&full), "{full}");
     assert!(ours.session.has_backlog(), "who waits to be read is in use");
@@ -282,11 +282,11 @@ async fn leases_of_every_core_see_what_their_session_is_marked_with() {
     assert!(old.try_clone().is_none(), "a newer core has taken its place");
     let seen = || [old.availability(), new.availability(), ours.session.availability()];
     assert_eq!(seen(), [Availability::Ready; 3]);
-    ours.session.mark(NEEDS_PROBE);
+    ours.session.mark_needs_probe();
     assert_eq!(seen(), [Availability::NeedsProbe; 3]);
     // A core that comes later knows it too.
     assert_eq!(limit(&ours, 3).availability(), Availability::NeedsProbe);
-    ours.session.unmark(NEEDS_PROBE);
+    ours.session.clear_needs_probe();
     assert_eq!(seen(), [Availability::Ready; 3]);
     ours.session.retire(CloseReason::Idle);
     assert_eq!(seen(), [Availability::Retired; 3]);
@@ -299,7 +299,7 @@ async fn a_use_is_remembered_when_its_core_has_gone() {
     drop(limit(&ours, 2));
     tokio::time::advance(Duration::from_secs(7)).await;
     let now = Instant::now();
-    ours.session.shared.tick(now);
+    ours.session.context.tick(now);
     assert!(ours.session.last_used() < now);
     // The last of the old core.
     drop(lease);

@@ -44,7 +44,7 @@ async fn a_silent_peer_is_found_dead() {
 
 /// A peer that takes its time, and then answers before the write that asked has returned.
 struct Instantaneous {
-    core: SessionCore,
+    core: NativeConnection,
     answers: Vec<u8>,
 }
 
@@ -92,13 +92,13 @@ impl AsyncWrite for Instantaneous {
 }
 
 /// The initiator's core, which has the verdict, and the responder's.
-fn accepted() -> (SessionCore, SessionCore) {
+fn accepted() -> (NativeConnection, NativeConnection) {
     let (ours, theirs) = transports(Suite::default());
-    let mut theirs = SessionCore::new(theirs, params(HandshakeRole::Responder));
+    let mut theirs = NativeConnection::new(theirs, params(HandshakeRole::Responder));
     theirs.verdict(accept());
     let (mut none, mut verdict) = (std::collections::VecDeque::new(), Vec::new());
     theirs.seal(&mut none, &mut Vec::new(), &mut verdict, usize::MAX).unwrap();
-    let mut ours = SessionCore::new(ours, params(HandshakeRole::Initiator));
+    let mut ours = NativeConnection::new(ours, params(HandshakeRole::Initiator));
     ours.open(&verdict[2..], std::time::Instant::now()).unwrap();
     (ours, theirs)
 }
@@ -108,10 +108,10 @@ async fn a_ping_answered_within_its_own_turn_has_taken_its_time() {
     let (core, theirs) = accepted();
     let stream = Instantaneous { core: theirs, answers: Vec::new() };
 
-    let (shared, _inbox) = Shared::new(settings(Config::default()));
+    let (shared, _inbox) = SessionContext::new(settings(Config::default()));
     let session = Session::new(spec(2, Origin::Outbound, &shared.settings), &shared);
-    let host: Arc<dyn Host> = Arc::new(FakeHost::default());
-    tokio::spawn(session.drive(Box::new(stream), core, Vec::new(), host, None));
+    let host = Arc::new(FakeHost::default());
+    tokio::spawn(driver(&session, Box::new(stream), core, &host));
     let took = session.probe().await.unwrap();
     assert!(took >= SPIN, "{took:?}");
 }
@@ -183,12 +183,17 @@ async fn at_its_age_a_session_is_retired_and_drained() {
     let settings = settings(Config::default());
     let (a, b) = tokio::io::duplex(1 << 16);
     let age = Instant::now() + Duration::from_secs(1_000);
-    let (ours, theirs) =
-        join_shared(Shared::new(Arc::clone(&settings)), Shared::new(settings), a, b, |spec| {
+    let (ours, theirs) = join_shared(
+        SessionContext::new(Arc::clone(&settings)),
+        SessionContext::new(settings),
+        a,
+        b,
+        |spec| {
             if spec.origin == Origin::Outbound {
                 spec.expires_at = Some(age);
             }
-        });
+        },
+    );
     assert_eq!(ours.end().await.0, CloseReason::Age);
     assert_eq!(Instant::now(), age);
     assert_eq!(*ours.host.retired.lock().unwrap(), [CloseReason::Age]);
@@ -213,7 +218,7 @@ async fn a_host_that_panics_ends_its_session_once_and_wakes_everybody() {
 
 #[tokio::test(start_paused = true)]
 async fn a_driver_that_is_dropped_unrun_resolves_all_who_wait() {
-    let (shared, _inbox) = Shared::new(settings(Config::default()));
+    let (shared, _inbox) = SessionContext::new(settings(Config::default()));
     let session = Session::new(spec(1, Origin::Outbound, &shared.settings), &shared);
     let host = Arc::new(FakeHost::default());
     let lease = {
@@ -221,9 +226,9 @@ async fn a_driver_that_is_dropped_unrun_resolves_all_who_wait() {
         Lease::try_checkout(&core).unwrap()
     };
     lease.try_send(message(1, 10)).unwrap();
-    let core = SessionCore::new(transports(Suite::default()).0, params(HandshakeRole::Initiator));
-    let told: Arc<dyn Host> = host.clone();
-    let driver = session.drive(Box::new(tokio::io::duplex(10).0), core, Vec::new(), told, None);
+    let core =
+        NativeConnection::new(transports(Suite::default()).0, params(HandshakeRole::Initiator));
+    let driver = driver(&session, Box::new(tokio::io::duplex(10).0), core, &host);
     let waiting = {
         let session = Arc::clone(&session);
         tokio::spawn(async move { (session.flush().await, session.probe().await) })
@@ -251,13 +256,13 @@ async fn bytes_that_are_not_frames_end_the_session_with_their_name() {
             ProtocolError::Decrypt,
         ),
     ] {
-        let (shared, _inbox) = Shared::new(settings(Config::default()));
+        let (shared, _inbox) = SessionContext::new(settings(Config::default()));
         let session = Session::new(spec(1, Origin::Outbound, &shared.settings), &shared);
         let host = Arc::new(FakeHost::default());
         let (a, mut b) = tokio::io::duplex(1_000);
         let core =
-            SessionCore::new(transports(Suite::default()).0, params(HandshakeRole::Initiator));
-        tokio::spawn(session.drive(Box::new(a), core, Vec::new(), host, None));
+            NativeConnection::new(transports(Suite::default()).0, params(HandshakeRole::Initiator));
+        tokio::spawn(driver(&session, Box::new(a), core, &host));
         b.write_all(bytes).await.unwrap();
         assert_eq!(session.closed().await, CloseReason::Protocol(error));
     }
@@ -273,7 +278,7 @@ async fn an_idle_session_has_given_its_buffers_back() {
     settle().await;
     // One to read into, one for ciphertext, one for a frame's plaintext: all that is ever in use at
     // one moment.
-    assert_eq!(ours.shared.stock.spare(), (1, 2));
+    assert_eq!(ours.shared.buffers.spare(), (1, 2));
 }
 
 /// A write buffer that is a little larger than what is kept would be allocated for each batch.
@@ -287,7 +292,7 @@ async fn the_buffer_of_a_full_batch_is_used_again() {
         theirs.inbox.recv().await.unwrap();
     }
     settle().await;
-    assert_eq!(ours.shared.stock.spare(), (1, 2));
+    assert_eq!(ours.shared.buffers.spare(), (1, 2));
 }
 
 #[test]
@@ -304,7 +309,7 @@ async fn the_limits_of_a_handshake_do_not_wake_its_session() {
     const HOUR: Duration = Duration::from_secs(3_600);
     let (core, _) = accepted();
     let (stream, _silent) = tokio::io::duplex(1 << 16);
-    let (shared, _inbox) = Shared::new(settings(
+    let (shared, _inbox) = SessionContext::new(settings(
         Config::default().ping_after(HOUR).keepalive(HOUR).stall_timeout(HOUR),
     ));
     let session = Session::new(spec(2, Origin::Outbound, &shared.settings), &shared);
@@ -314,8 +319,8 @@ async fn the_limits_of_a_handshake_do_not_wake_its_session() {
         let limit = pin!(timer.timeout(Duration::from_secs(10), work));
         assert!(futures_util::poll!(limit).is_pending());
     }
-    let host: Arc<dyn Host> = Arc::new(FakeHost::default());
-    let mut driver = session.drive(Box::new(stream), core, Vec::new(), host, None);
+    let host = Arc::new(FakeHost::default());
+    let mut driver = driver(&session, Box::new(stream), core, &host);
     driver.take_over(timer);
     let polls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&polls);

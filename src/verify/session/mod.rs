@@ -4,6 +4,7 @@ mod drain;
 mod flow;
 mod lease;
 mod life;
+mod plain;
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,10 +17,18 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::life::*;
 use super::*;
 use crate::base::config::{Config, Settings};
+use crate::base::error::{CloseReason, PingError, SendErrorKind, SessionClosed};
+use crate::base::id::{Origin, PeerId, SessionId};
+use crate::base::io::{BoxFuture, BoxedStream};
+use crate::base::metrics::SessionReport;
 use crate::base::suite::Suite;
 use crate::proto::HandshakeRole;
+use crate::proto::native::connection::{ABILITIES, NativeConnection};
+use crate::proto::wire::any::AnyConnection;
+use crate::proto::wire::connection::Connection as _;
 use crate::verify::pair::{accept, params, transports};
 
 /// What a host was told, and how it behaves.
@@ -68,7 +77,7 @@ struct End {
     session: Arc<Session>,
     host: Arc<FakeHost>,
     inbox: Inbox,
-    shared: Arc<Shared>,
+    shared: Arc<SessionContext>,
     driver: JoinHandle<()>,
 }
 
@@ -108,8 +117,8 @@ impl End {
     /// Nothing is paid for any more.
     fn assert_settled(&self) {
         let settings = &self.shared.settings;
-        assert_eq!(self.shared.budget.available_permits(), settings.max_buffered_bytes);
-        assert_eq!(self.session.queue.held().bytes, 0);
+        assert_eq!(self.shared.budget.permits.available_permits(), settings.max_buffered_bytes);
+        assert_eq!(self.session.queue.level().bytes, 0);
     }
 }
 
@@ -122,6 +131,7 @@ fn spec(secret: u8, origin: Origin, settings: &Settings) -> SessionSpec {
         remote: None,
         handshake_hash: [7; 32],
         handshake_time: Duration::from_millis(3),
+        abilities: &ABILITIES,
         max_message: settings.max_message_size,
         peer_payload: Bytes::new(),
         expires_at: None,
@@ -139,14 +149,14 @@ where
     A: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     B: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (ours_shared, ours_inbox) = Shared::new(ours);
-    let (theirs_shared, theirs_inbox) = Shared::new(theirs);
+    let (ours_shared, ours_inbox) = SessionContext::new(ours);
+    let (theirs_shared, theirs_inbox) = SessionContext::new(theirs);
     join_shared((ours_shared, ours_inbox), (theirs_shared, theirs_inbox), a, b, |_| {})
 }
 
 fn join_shared<A, B>(
-    (ours_shared, ours_inbox): (Arc<Shared>, Inbox),
-    (theirs_shared, theirs_inbox): (Arc<Shared>, Inbox),
+    (ours_shared, ours_inbox): (Arc<SessionContext>, Inbox),
+    (theirs_shared, theirs_inbox): (Arc<SessionContext>, Inbox),
     a: A,
     b: B,
     change: impl Fn(&mut SessionSpec),
@@ -156,7 +166,7 @@ where
     B: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (initiator, responder) = transports(Suite::default());
-    let end = |shared: Arc<Shared>, inbox, stream: BoxedStream, transport, role| {
+    let end = |shared: Arc<SessionContext>, inbox, stream: BoxedStream, transport, role| {
         let (secret, origin, first) = match role {
             HandshakeRole::Initiator => (2, Origin::Outbound, None),
             HandshakeRole::Responder => (1, Origin::Inbound, Some(accept())),
@@ -168,15 +178,25 @@ where
         *host.slot.lock().unwrap() = Some(kept(&LeaseCore::new(Arc::clone(&session), None)));
         let mut params = params(role);
         params.pings_per_second = 1_000;
-        let core = SessionCore::new(transport, params);
-        let told: Arc<dyn Host> = host.clone();
-        let driver = tokio::spawn(session.drive(stream, core, Vec::new(), told, first));
+        let mut connection = NativeConnection::new(transport, params);
+        first.into_iter().for_each(|verdict| connection.verdict(verdict));
+        let driver = tokio::spawn(driver(&session, stream, connection, &host));
         End { session, host, inbox, shared, driver }
     };
     (
         end(ours_shared, ours_inbox, Box::new(a), initiator, HandshakeRole::Initiator),
         end(theirs_shared, theirs_inbox, Box::new(b), responder, HandshakeRole::Responder),
     )
+}
+
+fn driver(
+    session: &Arc<Session>,
+    stream: BoxedStream,
+    connection: impl Into<AnyConnection>,
+    host: &Arc<FakeHost>,
+) -> Driver {
+    let host: Arc<dyn Host> = host.clone();
+    Driver::new(Arc::clone(session), stream, connection.into(), Vec::new(), host)
 }
 
 /// Two ends over a stream of `buffer` bytes, both with the given configuration, open for messages.

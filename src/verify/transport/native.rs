@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::base::config::Config;
 use crate::base::suite::Suite;
+use crate::proto::wire::connection::Event;
 use crate::transport::seam::{Answered as _, Committed as _, Proposed as _};
 use crate::verify::crypto::TestEntropy;
 
@@ -159,7 +160,7 @@ async fn accepted(committed: Committed) -> Accepted {
 }
 
 /// All frames of `verdict` and `messages`.
-fn sealed(core: &mut SessionCore, verdict: record::Verdict, messages: Vec<Bytes>) -> Vec<u8> {
+fn sealed(core: &mut NativeConnection, verdict: record::Verdict, messages: Vec<Bytes>) -> Vec<u8> {
     core.verdict(verdict);
     let (mut scratch, mut out) = (Vec::new(), Vec::new());
     core.seal(&mut VecDeque::from(messages), &mut scratch, &mut out, 1 << 20).unwrap();
@@ -181,7 +182,7 @@ async fn both_roles_end_with_one_session_over_any_split() {
             assert_eq!(proposal.application_payload, vec![1; 100]);
             let hash = proposal.handshake_hash;
 
-            let mut theirs = proposed.established;
+            let mut theirs = proposed.undecided;
             let messages = vec![Bytes::from_static(b"early")];
             let frames = sealed(&mut theirs.connection, accept(&b), messages);
             let answer = async { theirs.stream.write_all(&frames).await.unwrap() };
@@ -205,7 +206,7 @@ async fn both_roles_end_with_one_session_over_any_split() {
 async fn frames_behind_the_verdict_are_left_over_whole() {
     let (a, b) = (native(1), native(2));
     let (committed, proposed) = shake(&a, &b, 1 << 16).await;
-    let mut theirs = proposed.established;
+    let mut theirs = proposed.undecided;
     let mut input = sealed(&mut theirs.connection, accept(&b), Vec::new());
     let (mut scratch, mut second) = (Vec::new(), Vec::new());
     let message = Bytes::from(vec![9; 100]);
@@ -563,7 +564,7 @@ async fn a_rejection_arrives_and_both_sides_part_at_once() {
 async fn parting_waits_a_second_for_a_peer_that_stays_or_talks_on() {
     for chatter in [false, true] {
         let (committed, proposed) = shake(&native(1), &native(2), 16).await;
-        let mut theirs = committed.established.stream;
+        let mut theirs = committed.undecided.stream;
         let begin = Instant::now();
         let talk = async {
             // Until the other side is gone, or for ever without a word.
@@ -596,7 +597,7 @@ async fn what_is_no_verdict_is_named() {
         (Vec::new(), "UnexpectedEof"),
     ] {
         let (committed, proposed) = shake(&native(1), &native(2), 1 << 16).await;
-        let mut stream = proposed.established.stream;
+        let mut stream = proposed.undecided.stream;
         stream.write_all(&input).await.unwrap();
         drop(stream);
         let error = committed.verdict().await.err().unwrap();

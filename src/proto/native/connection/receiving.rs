@@ -9,38 +9,15 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 
-use super::{Event, Phase, SessionCore};
+use super::state::{NativeConnection, Opened, Phase};
 use crate::base::error::ProtocolError;
 use crate::proto::native::crypto::TAG;
 use crate::proto::native::frame;
-use crate::proto::native::parcel::MessageBatch;
 use crate::proto::native::record;
 use crate::proto::native::record::{Record, Verdict};
-
-/// Memory that a frame is opened in.
-pub(crate) trait Memory: AsMut<[u8]> + Into<Bytes> {
-    /// All bytes of it, those beyond the frame's among them.
-    fn size(&self) -> usize;
-}
-
-impl Memory for Vec<u8> {
-    fn size(&self) -> usize {
-        self.capacity()
-    }
-}
-
-/// A frame that was opened and checked, as far as it has not been polled.
-#[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) plaintext: Bytes,
-    /// How many messages it holds, if it holds nothing else and none was polled.
-    all_messages: Option<u32>,
-    /// Less than half of its memory is messages: they are copied out, so that kept messages cannot
-    /// hold memory that is large for other reasons.
-    sparse: bool,
-    /// Of the pong in it. There is at most one, since at most one ping is open.
-    rtt: Option<Duration>,
-}
+use crate::proto::wire::batch::MessageBatch;
+use crate::proto::wire::block;
+use crate::proto::wire::connection::{Event, Memory};
 
 impl Opened {
     /// The next `length` bytes as a message.
@@ -60,23 +37,10 @@ impl Opened {
     }
 }
 
-impl SessionCore {
-    /// Decrypts one frame's body and checks all that it says; [`poll_event`](Self::poll_event)
-    /// then delivers it.
-    ///
-    /// # Errors
-    ///
-    /// What the peer did wrong; nothing of this frame is delivered, and the session is over.
-    pub(crate) fn open(&mut self, ciphertext: &[u8], now: Instant) -> Result<(), ProtocolError> {
-        self.open_in(ciphertext, now, |length| vec![0; length])
-    }
-
-    /// [`open`](Self::open) in memory of the caller's, who is told how many bytes there have to be.
-    ///
-    /// # Errors
-    ///
-    /// As [`open`](Self::open).
-    pub(crate) fn open_in<M: Memory>(
+impl NativeConnection {
+    /// Decrypts one frame's body and checks all that it says; nothing of a frame that breaks the
+    /// protocol is delivered, and the session is over.
+    pub(super) fn receive<M: Memory>(
         &mut self,
         ciphertext: &[u8],
         now: Instant,
@@ -236,16 +200,29 @@ impl SessionCore {
     }
 
     /// The messages of the next frame, if it holds nothing else; then there is nothing to poll in it.
-    pub(crate) fn poll_messages(&mut self) -> Option<MessageBatch> {
+    pub(super) fn take_messages(&mut self) -> Option<MessageBatch> {
         let messages = self.opened.as_ref()?.all_messages?;
-        let records = self.opened.take()?.plaintext;
+        let blocks = self.opened.take()?.plaintext;
         self.opened = self.opened_later.pop_front();
         self.received += u64::from(messages);
-        Some(MessageBatch::Frame { records, messages })
+        Some(MessageBatch::Frame { blocks, messages })
     }
 
-    /// What the peer said next.
-    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+    /// The responder's verdict, if that is what the peer said next: the first record of an initiator's
+    /// session, before everything that [`poll_event`](crate::proto::wire::connection::Connection::poll_event)
+    /// gives.
+    pub(crate) fn poll_verdict(&mut self) -> Option<Verdict> {
+        let opened = self.opened.as_mut()?;
+        let (Record::Verdict(body), length) = Record::decode(&opened.plaintext).ok()? else {
+            return None;
+        };
+        let verdict = Verdict::decode(body).ok();
+        opened.plaintext.advance(length);
+        verdict
+    }
+
+    /// What the peer said next. A verdict that was not polled is passed over.
+    pub(super) fn take_event(&mut self) -> Option<Event> {
         loop {
             let opened = self.opened.as_mut()?;
             // `open` has checked each record of it, so the error stands for its end alone.
@@ -257,7 +234,7 @@ impl SessionCore {
                 Record::Data(message) => {
                     let length = message.len();
                     opened.all_messages = None;
-                    opened.plaintext.advance(record::HEADER);
+                    opened.plaintext.advance(block::HEADER);
                     self.received += 1;
                     return Some(Event::Message(opened.take(length)));
                 }
@@ -277,8 +254,9 @@ impl SessionCore {
                 Record::Goodbye { reason, received } => {
                     Some(Event::Goodbye { reason, received: received.min(self.sent) })
                 }
-                Record::Verdict(body) => Verdict::decode(body).ok().map(Event::Verdict),
-                Record::Ping(_) | Record::Rekey | Record::Skippable { .. } => None,
+                Record::Verdict(_) | Record::Ping(_) | Record::Rekey | Record::Skippable { .. } => {
+                    None
+                }
             };
             opened.plaintext.advance(length);
             if event.is_some() {

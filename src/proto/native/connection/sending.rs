@@ -3,23 +3,17 @@
 //! Owns when verdict, rekey, drain and goodbye are written. It must never take a message from the
 //! source that may not be sent, and never write a record after the last one that its phase allows.
 
-use super::{Phase, REKEY_AFTER_FRAMES, SessionCore};
+use super::state::{NativeConnection, Phase, REKEY_AFTER_FRAMES};
 use crate::base::error::ProtocolError;
-use crate::proto::native::batch::{MessageSource, Plaintext, Sealed};
 use crate::proto::native::frame;
-use crate::proto::native::record;
+use crate::proto::native::outbox::push;
 use crate::proto::native::record::{Record, Verdict};
+use crate::proto::wire::block;
+use crate::proto::wire::source::{MessageSource, Plaintext, Sealed};
 
-impl SessionCore {
-    /// Appends frames to `out` until nothing waits or `out` is at least `max` bytes long; one frame
-    /// may take it past that by up to [`frame::MAX_FRAME`] bytes. The source is asked only while
-    /// messages may be sent.
-    ///
-    /// # Errors
-    ///
-    /// [`ProtocolError::MessageTooLarge`] for a message that the peer does not accept, and what the
-    /// cipher and the verdict's encoding give. The session is over, and `out` is not to be written.
-    pub(crate) fn seal(
+impl NativeConnection {
+    /// Appends frames to `out` until nothing waits or `out` is at least `max` bytes long.
+    pub(super) fn seal_frames(
         &mut self,
         source: &mut dyn MessageSource,
         scratch: &mut Vec<u8>,
@@ -55,8 +49,8 @@ impl SessionCore {
     ) -> Result<bool, ProtocolError> {
         let rekey_due = self.bytes_since_rekey >= self.params.rekey_after_bytes
             || self.frames_since_rekey >= REKEY_AFTER_FRAMES;
-        let reserved = if rekey_due { record::HEADER } else { 0 };
-        let mut plaintext = Plaintext::new(scratch, reserved);
+        let reserved = if rekey_due { block::HEADER } else { 0 };
+        let mut plaintext = Plaintext::new(scratch, frame::MAX_PLAINTEXT - reserved);
         let mut rekey = false;
 
         if self.sending == Phase::Verdict
@@ -70,16 +64,16 @@ impl SessionCore {
             let filled = self.outbox.fill_messages(&mut plaintext, source, max_message)?;
             self.sent += filled.finished;
             sealed.messages_finished += filled.finished;
-            if self.drain && filled.source_empty && plaintext.push(Record::Drain) {
+            if self.drain && filled.source_empty && push(&mut plaintext, Record::Drain) {
                 self.sending = Phase::Drained;
             } else if rekey_due && (!plaintext.is_empty() || self.outbox.message_under_way()) {
-                plaintext.release_reserved();
-                rekey = plaintext.push(Record::Rekey);
+                plaintext.extend_capacity(reserved);
+                rekey = push(&mut plaintext, Record::Rekey);
             }
         }
         if self.sending == Phase::Drained
             && let Some(goodbye) = self.goodbye_due()
-            && plaintext.push(goodbye)
+            && push(&mut plaintext, goodbye)
         {
             self.sending = Phase::Ended;
         }
@@ -105,7 +99,7 @@ impl SessionCore {
         verdict: &Verdict,
         plaintext: &mut Plaintext<'_>,
     ) -> Result<(), ProtocolError> {
-        let fits = plaintext.push(Record::Verdict(&verdict.encode()?));
+        let fits = push(plaintext, Record::Verdict(&verdict.encode()?));
         debug_assert!(fits, "a verdict is far smaller than an empty frame");
         let phase = match verdict {
             Verdict::Accept { .. } => Phase::Open,

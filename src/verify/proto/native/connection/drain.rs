@@ -102,7 +102,7 @@ fn nothing_follows_a_goodbye() {
         hostile.core.drain();
         hostile.seal(&[]);
         hostile.send(&[Record::Drain, BYE]).unwrap();
-        assert_eq!(hostile.core.end_of_stream(false), Ok(()));
+        assert_eq!(hostile.core.end_of_stream(0), Ok(()));
         let error = ProtocolError::OutOfPlace(record.kind());
         assert_eq!(hostile.send(&[record]), Err(error));
     }
@@ -146,12 +146,12 @@ fn a_ping_that_the_peers_drain_has_overtaken_is_not_written() {
 fn the_end_of_the_stream_anywhere_else_is_truncation() {
     let truncated = Err(CloseReason::Truncated);
     let mut hostile = Hostile::accepted(|_| {});
-    assert_eq!(hostile.core.end_of_stream(false), truncated);
+    assert_eq!(hostile.core.end_of_stream(0), truncated);
     hostile.core.drain();
     hostile.seal(&[]);
     hostile.send(&[Record::Drain]).unwrap();
-    assert_eq!(hostile.core.end_of_stream(false), truncated);
+    assert_eq!(hostile.core.end_of_stream(0), truncated);
     hostile.send(&[BYE]).unwrap();
-    assert_eq!(hostile.core.end_of_stream(true), truncated);
-    assert_eq!(hostile.core.end_of_stream(false), Ok(()));
+    assert_eq!(hostile.core.end_of_stream(1), truncated);
+    assert_eq!(hostile.core.end_of_stream(0), Ok(()));
 }

@@ -35,7 +35,7 @@ fn a_message_that_fills_a_frame_is_data_and_one_byte_more_is_fragments() {
 #[test]
 fn many_messages_share_a_frame() {
     let mut hostile = Hostile::accepted(|_| {});
-    let each = 1_028 + record::HEADER;
+    let each = 1_028 + block::HEADER;
     let per_frame = frame::MAX_PLAINTEXT / each;
     let frames = hostile.seal(&vec![message(1_028); per_frame + 1]);
     let lengths: Vec<usize> = frames.iter().map(Vec::len).collect();
@@ -69,7 +69,7 @@ fn a_frame_of_messages_alone_is_taken_as_one_and_any_other_event_by_event() {
     assert_eq!(hostile.core.poll_event(), Some(Event::KeepAlive));
 
     // Half polled, it is not taken as a whole any more.
-    hostile.send_plain(&plaintext[..plaintext.len() - record::HEADER]).unwrap();
+    hostile.send_plain(&plaintext[..plaintext.len() - block::HEADER]).unwrap();
     assert!(hostile.core.poll_event().is_some());
     assert_eq!(hostile.core.poll_messages(), None);
     assert_eq!(std::iter::from_fn(|| hostile.core.poll_event()).count(), 3);
@@ -96,7 +96,7 @@ fn a_call_stops_at_its_bound_and_the_next_goes_on() {
 
 #[test]
 fn a_message_for_which_no_room_is_left_stays_in_its_source() {
-    for left in 0..record::HEADER {
+    for left in 0..block::HEADER {
         let mut pair = accepted();
         let fills = message(record::MAX_BODY - left);
         pair.side(Initiator).queue.extend([fills, message(0)]);

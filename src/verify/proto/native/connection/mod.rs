@@ -9,17 +9,23 @@ mod rekey;
 mod verdict;
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::state::REKEY_AFTER_FRAMES;
 use super::*;
-use crate::base::error::RejectReason;
+use crate::base::error::{CloseReason, GoodbyeReason, ProtocolError, RejectReason};
 use crate::base::suite::Suite;
-use crate::proto::native::batch::Sealed;
-use crate::proto::native::crypto::TAG;
+use crate::proto::HandshakeRole;
+use crate::proto::native::crypto::{TAG, Transport};
 use crate::proto::native::frame;
 use crate::proto::native::record;
-use crate::proto::native::record::{DATA, Record};
+use crate::proto::native::record::{DATA, Record, Verdict};
+use crate::proto::wire::block;
+use crate::proto::wire::connection::{Connection as _, Event};
+use crate::proto::wire::source::Sealed;
 use crate::verify::pair;
 use crate::verify::pair::{Pair, Side};
 
@@ -37,26 +43,26 @@ fn message(length: usize) -> Bytes {
 
 fn kinds(side: &Side) -> Vec<&'static str> {
     let kind = |event: &Event| match event {
-        Event::Verdict(_) => "verdict",
         Event::Message(_) => "message",
         Event::Pong { .. } => "pong",
         Event::KeepAlive => "keep-alive",
         Event::Drain => "drain",
         Event::Goodbye { .. } => "goodbye",
     };
-    side.events.iter().map(kind).collect()
+    let verdict = side.verdict.as_ref().map(|_| "verdict");
+    verdict.into_iter().chain(side.events.iter().map(kind)).collect()
 }
 
 /// A session of ours, and a peer that holds the right keys and writes whatever a test says.
 struct Hostile {
-    core: SessionCore,
+    core: NativeConnection,
     peer: Transport,
     now: Instant,
 }
 
 impl Hostile {
     /// With the verdict outstanding.
-    fn new(role: HandshakeRole, change: impl Fn(&mut CoreParams)) -> Self {
+    fn new(role: HandshakeRole, change: impl Fn(&mut ConnectionParams)) -> Self {
         let (initiator, responder) = pair::transports(Suite::default());
         let (ours, peer) = match role {
             Initiator => (initiator, responder),
@@ -64,11 +70,11 @@ impl Hostile {
         };
         let mut params = pair::params(role);
         change(&mut params);
-        Self { core: SessionCore::new(ours, params), peer, now: Instant::now() }
+        Self { core: NativeConnection::new(ours, params), peer, now: Instant::now() }
     }
 
     /// A responder that has accepted.
-    fn accepted(change: impl Fn(&mut CoreParams)) -> Self {
+    fn accepted(change: impl Fn(&mut ConnectionParams)) -> Self {
         let mut hostile = Self::new(Responder, change);
         hostile.core.verdict(pair::accept());
         assert_eq!(hostile.seal(&[]).len(), 1);
@@ -128,7 +134,7 @@ fn refuses(records: &[Record<'_>], error: ProtocolError) {
     let sealed = hostile.core.seal(&mut nothing, &mut Vec::new(), &mut Vec::new(), usize::MAX);
     assert_eq!(sealed, Err(error));
     assert!(!hostile.core.wants_seal());
-    assert_eq!(hostile.core.end_of_stream(false), Err(CloseReason::Truncated));
+    assert_eq!(hostile.core.end_of_stream(0), Err(CloseReason::Truncated));
 }
 
 fn fragment(remaining: u32, part: &[u8]) -> Record<'_> {

@@ -24,7 +24,7 @@ proptest! {
         keep_alive_every in 1..5_usize,
     ) {
         let suite = SUITES[usize::from(aes)];
-        let change = |params: &mut CoreParams| params.rekey_after_bytes = rekey_after_bytes;
+        let change = |params: &mut ConnectionParams| params.rekey_after_bytes = rekey_after_bytes;
         let mut pair = Pair::accepted(suite, change);
         let messages: Vec<Bytes> = lengths.into_iter().map(message).collect();
         pair.side(Initiator).queue.extend(messages.clone());

@@ -1,4 +1,4 @@
-//! Batching: what goes out next, packed into as few frames as it fits.
+//! What goes out next, packed into as few frames as it fits.
 //!
 //! Owns the outgoing half of a session between its queue and its cipher: waiting control records,
 //! the message that is being fragmented, and the order of all that. It must never hold a buffer
@@ -9,87 +9,10 @@ use std::collections::VecDeque;
 use bytes::{Buf, Bytes};
 
 use crate::base::error::ProtocolError;
-use crate::proto::native::frame;
 use crate::proto::native::record;
 use crate::proto::native::record::Record;
-
-/// Where the messages to send come from.
-pub(crate) trait MessageSource {
-    /// What comes next. Messages that lie ready as records it adds to the frame itself; the peer has to
-    /// accept messages of their size. Expired ones are skipped inside.
-    fn next(&mut self, plaintext: &mut Plaintext<'_>) -> Next;
-}
-
-/// What a source has next.
-pub(crate) enum Next {
-    /// A message, for the caller to write.
-    Message(Bytes),
-    /// So many messages, which are in the frame.
-    Records(u64),
-    /// Messages for which the frame has no room.
-    NoRoom,
-    /// Nothing for now.
-    Empty,
-}
-
-/// What one call of `SessionCore::seal` wrote.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Sealed {
-    /// Frames that were appended.
-    pub(crate) frames: u32,
-    /// Messages whose last byte is in one of them, in the order in which the source gave them.
-    pub(crate) messages_finished: u64,
-    /// Bytes that were appended.
-    pub(crate) bytes: usize,
-}
-
-/// The plaintext of the frame that is being filled.
-pub(crate) struct Plaintext<'a> {
-    bytes: &'a mut Vec<u8>,
-    capacity: usize,
-}
-
-impl<'a> Plaintext<'a> {
-    /// An empty frame that uses `scratch` as its memory and keeps `reserved` bytes free at its end.
-    pub(crate) fn new(scratch: &'a mut Vec<u8>, reserved: usize) -> Self {
-        scratch.clear();
-        Self { bytes: scratch, capacity: frame::MAX_PLAINTEXT - reserved }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// Makes the reserved bytes usable.
-    pub(crate) fn release_reserved(&mut self) {
-        self.capacity = frame::MAX_PLAINTEXT;
-    }
-
-    fn room(&self) -> usize {
-        self.capacity - self.bytes.len()
-    }
-
-    /// Adds records if all of them fit.
-    #[must_use]
-    pub(crate) fn push_encoded(&mut self, records: &[u8]) -> bool {
-        let fits = records.len() <= self.room();
-        if fits {
-            self.bytes.extend_from_slice(records);
-        }
-        fits
-    }
-
-    /// Adds the record if it fits.
-    #[inline]
-    #[must_use]
-    pub(crate) fn push(&mut self, record: Record<'_>) -> bool {
-        let fits = record.encoded_len() <= self.room();
-        if fits {
-            record.encode(self.bytes);
-        }
-        fits
-    }
-}
+use crate::proto::wire::block;
+use crate::proto::wire::source::{MessageSource, Next, Plaintext};
 
 /// A message that was taken from the source and is not written yet, or not wholly.
 #[derive(Debug)]
@@ -146,7 +69,7 @@ impl Outbox {
     /// Adds the waiting control records, as far as they fit.
     pub(crate) fn fill_control(&mut self, plaintext: &mut Plaintext<'_>) {
         while let Some(&nonce) = self.pongs.front() {
-            if !plaintext.push(Record::Pong(nonce)) {
+            if !push(plaintext, Record::Pong(nonce)) {
                 return;
             }
             self.pongs.pop_front();
@@ -155,11 +78,11 @@ impl Outbox {
             self.pongs = VecDeque::new();
         }
         if let Some(nonce) = self.ping
-            && plaintext.push(Record::Ping(nonce))
+            && push(plaintext, Record::Ping(nonce))
         {
             self.ping = None;
         }
-        if self.keep_alive && plaintext.push(Record::KeepAlive) {
+        if self.keep_alive && push(plaintext, Record::KeepAlive) {
             self.keep_alive = false;
         }
     }
@@ -178,7 +101,7 @@ impl Outbox {
         loop {
             let mut current = match self.current.take() {
                 Some(current) => current,
-                None if plaintext.room() < record::HEADER => {
+                None if plaintext.room() < block::HEADER => {
                     return Ok(Filled { finished, source_empty: false });
                 }
                 None => match source.next(plaintext) {
@@ -188,7 +111,7 @@ impl Outbox {
                         }
                         Current { rest, begun: false }
                     }
-                    Next::Records(count) => {
+                    Next::Packed(count) => {
                         finished += count;
                         continue;
                     }
@@ -197,18 +120,21 @@ impl Outbox {
                 },
             };
             if !current.begun && current.rest.len() <= record::MAX_BODY {
-                if plaintext.push(Record::Data(&current.rest)) {
+                if push(plaintext, Record::Data(&current.rest)) {
                     finished += 1;
                     continue;
                 }
             } else if let Some(room @ 1..) = plaintext.room().checked_sub(record::FRAGMENT_HEADER) {
                 let length = room.min(current.rest.len());
                 let remaining = current.rest.len() - length;
-                let fits = plaintext.push(Record::Fragment {
-                    // The length was checked above when the message was taken.
-                    remaining: remaining as u32,
-                    part: &current.rest[..length],
-                });
+                let fits = push(
+                    plaintext,
+                    Record::Fragment {
+                        // The length was checked above when the message was taken.
+                        remaining: remaining as u32,
+                        part: &current.rest[..length],
+                    },
+                );
                 debug_assert!(fits, "the part was cut to the room");
                 current.begun = true;
                 current.rest.advance(length);
@@ -221,6 +147,13 @@ impl Outbox {
             return Ok(Filled { finished, source_empty: false });
         }
     }
+}
+
+/// Adds the record if it fits.
+#[inline]
+#[must_use]
+pub(crate) fn push(plaintext: &mut Plaintext<'_>, record: Record<'_>) -> bool {
+    plaintext.push_with(record.encoded_len(), |bytes| record.encode(bytes))
 }
 
 /// What [`Outbox::fill_messages`] did.

@@ -11,42 +11,22 @@ use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use crate::base::config::{MESSAGE_OVERHEAD, Settings};
+use crate::base::config::Settings;
 use crate::base::error::SendErrorKind;
+use crate::proto::wire::connection::Abilities;
+use crate::session::signal::DriverSignal;
 
-use super::Shared;
-use super::control::DriverSignal;
-use super::line::{Quota, SendBuffer};
+use super::budget::SendBudget;
+use super::buffer::SendBuffer;
+use super::quota::{Quota, Reserved, cost};
 
-/// Bytes of finished messages, by who paid for them.
+/// What the queue holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Reserved {
-    own: usize,
-    budget: usize,
-}
-
-impl Reserved {
-    /// `bytes` that `payer` has paid.
-    pub(super) fn of(quota: Quota, bytes: usize) -> Self {
-        match quota {
-            Quota::Session => Self { own: bytes, budget: 0 },
-            Quota::Budget => Self { own: 0, budget: bytes },
-        }
-    }
-
-    pub(super) fn add(&mut self, other: Self) {
-        self.own += other.own;
-        self.budget += other.budget;
-    }
-}
-
-/// What the queue holds, for pictures.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct QueueLevel {
+pub(crate) struct QueueLevel {
     /// Messages accepted since the session began.
-    pub(super) accepted: u64,
+    pub(crate) accepted: u64,
     /// Bytes that are paid for, bookkeeping included: queued, and sealed but not written.
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 /// What becomes of a message that is offered.
@@ -59,11 +39,11 @@ enum PushResult {
 impl PushResult {
     /// What the caller of `body` gets, when the lock is gone; wakes the driver if it has to.
     #[inline]
-    fn answer(self, control: &DriverSignal, body: Bytes) -> Result<(), (Bytes, SendErrorKind)> {
+    fn answer(self, signal: &DriverSignal, body: Bytes) -> Result<(), (Bytes, SendErrorKind)> {
         match self {
             Self::Accepted { wake } => {
                 if wake {
-                    control.wake();
+                    signal.wake();
                 }
                 Ok(())
             }
@@ -77,33 +57,30 @@ impl PushResult {
 #[derive(Debug)]
 pub(crate) struct Queue {
     state: Mutex<State>,
-    /// Callers who wait for room stand here, in order; the one who holds the permit is the head.
-    line: Semaphore,
-    /// Told when room has come back while somebody waits.
+    /// Callers who wait for room take turns here, in order; the one who holds the permit is the head.
+    turns: Semaphore,
+    /// Notified when room has come back while a caller waits.
     room: Notify,
     own_limit: usize,
     budget_limit: usize,
+    /// Say whether small messages are packed, and how.
+    abilities: &'static Abilities,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    line: SendBuffer,
+    buffer: SendBuffer,
     own: usize,
     budget: usize,
-    /// What the messages of those in the line will cost. A newcomer passes them only where there is
+    /// What the messages of the callers who wait will cost. A newcomer passes them only where there is
     /// room for all of them and for it: without that, one full queue would leave many senders handing
     /// the turn from one to the next for each message, for as long as they keep sending.
     waiting: usize,
     /// The driver has seen the queue empty and sleeps. Set and cleared under this lock together with
-    /// `line`, so that no message is left without a wake-up, and only the first needs one.
+    /// `buffer`, so that no message is left without a wake-up, and only the first needs one.
     driver_sleeps: bool,
     refused: Option<SendErrorKind>,
     accepted: u64,
-}
-
-/// What a message of `len` bytes costs.
-pub(super) fn cost(len: usize) -> usize {
-    len + MESSAGE_OVERHEAD
 }
 
 impl Queue {
@@ -111,14 +88,15 @@ impl Queue {
     ///
     /// The session's own reserve is `min_queue`; the pool's budget pays for what is beyond. One
     /// message of the greatest size always fits beside the reserve, or it would wait for ever.
-    pub(crate) fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &Settings, abilities: &'static Abilities) -> Self {
         let beyond = settings.max_queue.saturating_sub(settings.min_queue);
         Self {
             state: Mutex::default(),
-            line: Semaphore::new(1),
+            turns: Semaphore::new(1),
             room: Notify::new(),
             own_limit: settings.min_queue,
             budget_limit: beyond.max(cost(settings.max_message_size)),
+            abilities,
         }
     }
 
@@ -127,7 +105,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Accepts the message if there is room that nobody waits for.
+    /// Accepts the message if there is room for which no other caller waits.
     ///
     /// # Errors
     ///
@@ -135,17 +113,17 @@ impl Queue {
     #[inline]
     pub(crate) fn try_push(
         &self,
-        control: &DriverSignal,
-        shared: &Shared,
+        signal: &DriverSignal,
+        budget: &SendBudget,
         mut body: Bytes,
         deadline: Option<Instant>,
     ) -> Result<(), (Bytes, SendErrorKind)> {
         let offer = {
             let mut state = self.lock();
             let ahead = state.waiting;
-            self.offer(&mut state, shared, &mut body, deadline, ahead)
+            self.offer(&mut state, budget, &mut body, deadline, ahead)
         };
-        offer.answer(control, body)
+        offer.answer(signal, body)
     }
 
     /// Accepts the message as soon as there is room, first come first served.
@@ -157,56 +135,56 @@ impl Queue {
     /// The message, with the reason why the session takes no more.
     pub(crate) async fn push(
         &self,
-        control: &DriverSignal,
-        shared: &Shared,
+        signal: &DriverSignal,
+        budget: &SendBudget,
         body: Bytes,
         deadline: Option<Instant>,
     ) -> Result<(), (Bytes, SendErrorKind)> {
-        let body = match self.try_push(control, shared, body, deadline) {
+        let body = match self.try_push(signal, budget, body, deadline) {
             Err((body, SendErrorKind::Full)) => body,
             done => return done,
         };
         let _waiting = Waiting::new(self, cost(body.len()));
         // An error means that the queue was closed; the offer below says why.
-        let _head = self.line.acquire().await;
+        let _head = self.turns.acquire().await;
         let mut body = body;
-        // From here on nobody else adds messages, so that room only grows.
+        // From here on no other caller adds messages, so that room only grows.
         loop {
             let room = self.room.notified();
             let (offer, wait_for_budget) = {
                 let mut state = self.lock();
                 let cost = cost(body.len());
-                let offer = self.offer(&mut state, shared, &mut body, deadline, 0);
+                let offer = self.offer(&mut state, budget, &mut body, deadline, 0);
                 (offer, state.budget + cost <= self.budget_limit)
             };
             if !matches!(offer, PushResult::NoRoom) {
-                return offer.answer(control, body);
+                return offer.answer(signal, body);
             }
             if wait_for_budget {
-                return self.push_as_head(control, shared, body, deadline).await;
+                return self.push_as_head(signal, budget, body, deadline).await;
             }
             room.await;
         }
     }
 
     /// The last part of [`push`](Self::push): the session has room, and either its own reserve or the
-    /// pool's budget has to pay. The place in the budget's line is kept throughout.
+    /// pool's budget has to pay. The place among those who wait for the budget is kept throughout.
     async fn push_as_head(
         &self,
-        control: &DriverSignal,
-        shared: &Shared,
+        signal: &DriverSignal,
+        budget: &SendBudget,
         body: Bytes,
         deadline: Option<Instant>,
     ) -> Result<(), (Bytes, SendErrorKind)> {
         let cost = u32::try_from(cost(body.len())).unwrap_or(u32::MAX);
-        let mut paid = pin!(shared.budget.acquire_many(cost));
+        let mut paid = pin!(budget.permits.acquire_many(cost));
         let mut body = body;
         loop {
             let room = self.room.notified();
             // Only what changes with the session's own room is tried here.
-            let offer = self.offer_own(&mut self.lock(), shared, &mut body, deadline, 0);
+            let offer = self.offer_own(&mut self.lock(), budget, &mut body, deadline, 0);
             if !matches!(offer, PushResult::NoRoom) {
-                return offer.answer(control, body);
+                return offer.answer(signal, body);
             }
             tokio::select! {
                 biased;
@@ -217,14 +195,14 @@ impl Queue {
                         match (state.refused, permit) {
                             (None, Ok(permit)) => {
                                 permit.forget();
-                                state.accept(&mut body, deadline, Quota::Budget, shared)
+                                state.accept(&mut body, deadline, Quota::Budget, self.abilities, budget)
                             }
                             (Some(kind), _) => PushResult::Refused(kind),
                             // The pool never closes its budget while a session lives.
                             (None, Err(_)) => PushResult::Refused(SendErrorKind::Full),
                         }
                     };
-                    return offer.answer(control, body);
+                    return offer.answer(signal, body);
                 }
             }
         }
@@ -233,7 +211,7 @@ impl Queue {
     fn offer_own(
         &self,
         state: &mut State,
-        shared: &Shared,
+        budget: &SendBudget,
         body: &mut Bytes,
         deadline: Option<Instant>,
         ahead: usize,
@@ -241,7 +219,7 @@ impl Queue {
         if let Some(kind) = state.refused {
             PushResult::Refused(kind)
         } else if state.own + ahead + cost(body.len()) <= self.own_limit {
-            state.accept(body, deadline, Quota::Session, shared)
+            state.accept(body, deadline, Quota::Session, self.abilities, budget)
         } else {
             PushResult::NoRoom
         }
@@ -251,46 +229,46 @@ impl Queue {
     fn offer(
         &self,
         state: &mut State,
-        shared: &Shared,
+        budget: &SendBudget,
         body: &mut Bytes,
         deadline: Option<Instant>,
         ahead: usize,
     ) -> PushResult {
-        let offer = self.offer_own(state, shared, body, deadline, ahead);
+        let offer = self.offer_own(state, budget, body, deadline, ahead);
         if !matches!(offer, PushResult::NoRoom) {
             return offer;
         }
         let cost = cost(body.len());
-        // Whoever waits for the budget itself has a place in its line, which a newcomer cannot pass.
+        // Whoever waits for the budget itself has a place there, which a newcomer cannot pass.
         if state.budget + ahead + cost > self.budget_limit {
             return PushResult::NoRoom;
         }
-        match u32::try_from(cost).map(|cost| shared.budget.try_acquire_many(cost)) {
+        match u32::try_from(cost).map(|cost| budget.permits.try_acquire_many(cost)) {
             Ok(Ok(permit)) => {
                 permit.forget();
-                state.accept(body, deadline, Quota::Budget, shared)
+                state.accept(body, deadline, Quota::Budget, self.abilities, budget)
             }
             _ => PushResult::NoRoom,
         }
     }
 
     /// Moves what has been accepted into the empty `into`.
-    pub(super) fn take_all(&self, into: &mut SendBuffer) {
+    pub(crate) fn take_all(&self, into: &mut SendBuffer) {
         debug_assert!(into.is_empty());
-        std::mem::swap(&mut self.lock().line, into);
+        std::mem::swap(&mut self.lock().buffer, into);
     }
 
     /// For the driver before it sleeps: notes that the next message has to wake it. False when there
     /// already is one.
-    pub(super) fn sleep(&self) -> bool {
+    pub(crate) fn sleep(&self) -> bool {
         let mut state = self.lock();
-        state.driver_sleeps = state.line.is_empty();
-        state.line.give_up_memory();
+        state.driver_sleeps = state.buffer.is_empty();
+        state.buffer.shrink();
         state.driver_sleeps
     }
 
     /// Gives back what finished messages had cost.
-    pub(super) fn release(&self, budget: &Semaphore, reserved: Reserved) {
+    pub(crate) fn release(&self, budget: &SendBudget, reserved: Reserved) {
         if reserved == Reserved::default() {
             return;
         }
@@ -301,7 +279,7 @@ impl Queue {
             state.waiting > 0
         };
         if reserved.budget > 0 {
-            budget.add_permits(reserved.budget);
+            budget.permits.add_permits(reserved.budget);
         }
         if waiting {
             self.room.notify_one();
@@ -320,25 +298,25 @@ impl Queue {
                 _ => return,
             }
         }
-        self.line.close();
+        self.turns.close();
         self.room.notify_waiters();
     }
 
     /// Drops what is queued and gives all that is paid for back to the budget. Only after
     /// [`refuse`](Self::refuse), when the driver has given up what it had taken.
-    pub(super) fn clear(&self, budget: &Semaphore) {
-        let (line, paid) = {
+    pub(crate) fn clear(&self, budget: &SendBudget) {
+        let (buffer, paid) = {
             let mut state = self.lock();
             state.own = 0;
-            (std::mem::take(&mut state.line), std::mem::take(&mut state.budget))
+            (std::mem::take(&mut state.buffer), std::mem::take(&mut state.budget))
         };
-        drop(line);
+        drop(buffer);
         if paid > 0 {
-            budget.add_permits(paid);
+            budget.permits.add_permits(paid);
         }
     }
 
-    pub(super) fn held(&self) -> QueueLevel {
+    pub(crate) fn level(&self) -> QueueLevel {
         let state = self.lock();
         QueueLevel { accepted: state.accepted, bytes: state.own + state.budget }
     }
@@ -353,7 +331,8 @@ impl State {
         body: &mut Bytes,
         deadline: Option<Instant>,
         quota: Quota,
-        shared: &Shared,
+        abilities: &Abilities,
+        budget: &SendBudget,
     ) -> PushResult {
         let cost = cost(body.len());
         match quota {
@@ -361,7 +340,8 @@ impl State {
             Quota::Budget => self.budget += cost,
         }
         self.accepted += 1;
-        self.line.push(body, deadline, quota, self.own + self.budget, &shared.stock);
+        let paid = self.own + self.budget;
+        self.buffer.push(body, deadline, quota, paid, abilities, &budget.buffers);
         PushResult::Accepted { wake: std::mem::take(&mut self.driver_sleeps) }
     }
 }

@@ -4,9 +4,11 @@ use std::pin::pin;
 
 use super::*;
 use crate::base::config::Config;
+use crate::base::id::{PeerId, SessionId};
 use crate::base::key::StaticKey;
-use crate::proto::native::parcel::MessageBatch;
 use crate::proto::native::record::Record;
+use crate::proto::wire::batch::MessageBatch;
+use crate::session::signal::CAPACITY;
 
 fn window() -> Arc<ReceiveWindow> {
     let peer = PeerId::from_bytes(*StaticKey::new([1; 32]).public());
@@ -14,7 +16,7 @@ fn window() -> Arc<ReceiveWindow> {
 }
 
 fn wakes(window: &ReceiveWindow) -> bool {
-    window.control.take(Waker::noop()) & CAPACITY != 0
+    window.signal.take(Waker::noop()) & CAPACITY != 0
 }
 
 fn messages(count: usize) -> ReceiveQueue {
@@ -28,7 +30,7 @@ fn frame(count: usize) -> ReceiveQueue {
     let mut records = Vec::new();
     (0..count).for_each(|_| Record::Data(&[0; 936]).encode(&mut records));
     let mut messages = ReceiveQueue::default();
-    messages.push(MessageBatch::Frame { records: records.into(), messages: count as u32 });
+    messages.push(MessageBatch::Frame { blocks: records.into(), messages: count as u32 });
     messages
 }
 
@@ -112,7 +114,7 @@ fn a_frame_for_which_there_is_no_room_is_handed_over_as_far_as_there_is() {
     // Its own bound, of 4,000 bytes, falls inside the frame.
     let mut pending = frame(6);
     sender.offer(&window, &mut pending, Priority::Usual);
-    assert_eq!((pending.load().messages, window.undelivered()), (2, 4_000));
+    assert_eq!((pending.size().messages, window.undelivered()), (2, 4_000));
     sender.offer(&other, &mut frame(3), Priority::Usual);
     assert_eq!(sender.gauge().held, 7_000);
     for expected in [&window, &window, &window, &window, &other, &other, &other] {
@@ -161,7 +163,7 @@ fn where_nothing_is_held_one_message_has_room_and_a_frame_of_many_has_not() {
     let mut pending = frame(3);
     for left in [2, 1, 0] {
         sender.offer(&window, &mut pending, Priority::Usual);
-        assert_eq!((pending.load().messages, window.undelivered()), (left, 1_000));
+        assert_eq!((pending.size().messages, window.undelivered()), (left, 1_000));
         assert!(inbox.try_recv().is_some());
     }
 }

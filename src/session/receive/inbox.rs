@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
@@ -16,8 +16,8 @@ use bytes::Bytes;
 use crate::base::config::Settings;
 use crate::base::id::{PeerId, SessionId};
 
-use super::control::{CAPACITY, DriverSignal};
-use super::parcels::{ReceiveQueue, Size};
+use super::queue::{ReceiveQueue, Size};
+use super::window::{Priority, ReceiveWindow, max_draining};
 
 /// A received message.
 #[derive(Clone, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl fmt::Debug for Message {
 /// It is bounded: a peer whose messages are not taken is read no further, and then its sends wait.
 /// Dropping the inbox discards what it holds and all that comes later.
 pub struct Inbox {
-    core: Arc<Core>,
+    shared: Arc<Shared>,
 }
 
 impl fmt::Debug for Inbox {
@@ -65,8 +65,8 @@ impl Inbox {
     pub async fn recv(&mut self) -> Option<Message> {
         poll_fn(|cx| {
             let mut wakes = DeferredWakes::default();
-            let mut state = self.core.lock();
-            if let Some(message) = state.pop(&self.core, &mut wakes) {
+            let mut state = self.shared.lock();
+            if let Some(message) = state.pop(&self.shared, &mut wakes) {
                 return Poll::Ready(Some(message));
             }
             if state.closed {
@@ -87,8 +87,8 @@ impl Inbox {
     pub async fn recv_many(&mut self, messages: &mut Vec<Message>, limit: usize) -> usize {
         poll_fn(|cx| {
             let mut wakes = DeferredWakes::default();
-            let mut state = self.core.lock();
-            let count = state.pop_many(&self.core, &mut wakes, limit, messages);
+            let mut state = self.shared.lock();
+            let count = state.pop_many(&self.shared, &mut wakes, limit, messages);
             if count == 0 && limit > 0 && !state.closed {
                 state.wait(cx.waker());
                 return Poll::Pending;
@@ -101,7 +101,7 @@ impl Inbox {
     /// The next message, if one is there now.
     pub fn try_recv(&mut self) -> Option<Message> {
         let mut wakes = DeferredWakes::default();
-        self.core.lock().pop(&self.core, &mut wakes)
+        self.shared.lock().pop(&self.shared, &mut wakes)
     }
 }
 
@@ -109,12 +109,12 @@ impl Drop for Inbox {
     fn drop(&mut self) {
         let mut wakes = DeferredWakes::default();
         let discarded = {
-            let mut state = self.core.lock();
+            let mut state = self.shared.lock();
             state.reader_gone = true;
-            state.discarded += state.messages.load().messages as u64;
+            state.discarded += state.messages.size().messages as u64;
             state.bytes = 0;
-            while let Some(window) = state.line.pop_front() {
-                window.in_line.store(false, Ordering::Relaxed);
+            while let Some(window) = state.turns.pop_front() {
+                window.waits.store(false, Ordering::Relaxed);
                 wakes.wake.push(window);
             }
             for run in &state.runs {
@@ -124,62 +124,6 @@ impl Drop for Inbox {
         };
         drop(discarded);
     }
-}
-
-/// What the inbox knows of one session.
-#[derive(Debug)]
-pub(crate) struct ReceiveWindow {
-    peer: PeerId,
-    session: SessionId,
-    control: Arc<DriverSignal>,
-    /// Bytes of this session in the inbox. Written under the inbox's lock only.
-    undelivered: AtomicUsize,
-    /// It stands in the line for room. Written under the inbox's lock only.
-    in_line: AtomicBool,
-    /// It met its own bound, and is to be woken when half of that is free. Under the lock only.
-    at_own_bound: AtomicBool,
-}
-
-impl ReceiveWindow {
-    pub(super) fn new(peer: PeerId, session: SessionId, control: Arc<DriverSignal>) -> Arc<Self> {
-        Arc::new(Self {
-            peer,
-            session,
-            control,
-            undelivered: AtomicUsize::new(0),
-            in_line: AtomicBool::new(false),
-            at_own_bound: AtomicBool::new(false),
-        })
-    }
-
-    /// Whether the session has more than it may hand over.
-    pub(super) fn is_shut(&self) -> bool {
-        self.in_line.load(Ordering::Relaxed) || self.at_own_bound.load(Ordering::Relaxed)
-    }
-
-    /// Bytes of this session that the application has not taken.
-    pub(super) fn undelivered(&self) -> usize {
-        self.undelivered.load(Ordering::Relaxed)
-    }
-}
-
-/// How much a session may press.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Priority {
-    /// Within its own bound and the inbox's, in turn.
-    Usual,
-    /// The session drains, and has little time: up to [`most_draining`] of its own, and not in turn
-    /// but up to the inbox's second and final bound. Its peer may still be sending.
-    Draining,
-    /// The session has ended: what it holds, up to the inbox's second bound.
-    Ending,
-}
-
-/// Bytes that a draining session may leave undelivered: what it may anyway, and what a peer like us
-/// may have accepted before it knew of the drain: a whole queue, and as much again on its way. Without
-/// a bound, a peer that replaces its own session could go on flooding the old one for the whole drain.
-pub(super) fn max_draining(settings: &Settings) -> usize {
-    settings.max_undelivered.saturating_add(settings.max_queue.saturating_mul(2))
 }
 
 /// The sessions' end of the inbox.
@@ -194,8 +138,8 @@ impl fmt::Debug for InboxSender {
     }
 }
 
-/// Closes the inbox when the last sender goes, so that a reader never waits for nobody.
-struct Senders(Arc<Core>);
+/// Closes the inbox when the last sender goes, so that a reader never waits in vain.
+struct Senders(Arc<Shared>);
 
 impl Drop for Senders {
     fn drop(&mut self) {
@@ -205,31 +149,31 @@ impl Drop for Senders {
 
 /// An inbox and its sending end.
 pub(crate) fn inbox(settings: &Settings) -> (InboxSender, Inbox) {
-    let core = Arc::new(Core {
+    let shared = Arc::new(Shared {
         state: Mutex::default(),
         max: settings.inbox_bytes,
         max_ending: settings.inbox_bytes.saturating_add(settings.max_buffered_bytes),
         max_each: settings.max_undelivered,
         max_draining: max_draining(settings),
     });
-    let senders = Arc::new(Senders(Arc::clone(&core)));
-    (InboxSender { senders }, Inbox { core })
+    let senders = Arc::new(Senders(Arc::clone(&shared)));
+    (InboxSender { senders }, Inbox { shared })
 }
 
 impl InboxSender {
     /// Moves messages from the front of `pending` into the inbox, as many as find room. What is left
-    /// has to wait: the session is woken with [`CAPACITY`] when it is its turn.
-    pub(super) fn offer(
+    /// has to wait: the session is [woken](ReceiveWindow::wake) when it is its turn.
+    pub(crate) fn offer(
         &self,
         window: &Arc<ReceiveWindow>,
         pending: &mut ReceiveQueue,
         priority: Priority,
     ) {
-        let core = &self.senders.0;
+        let shared = &self.senders.0;
         let mut wakes = DeferredWakes::default();
-        let mut state = core.lock();
+        let mut state = shared.lock();
         if state.reader_gone {
-            state.discarded += pending.load().messages as u64;
+            state.discarded += pending.size().messages as u64;
             window.undelivered.store(0, Ordering::Relaxed);
             drop(state);
             pending.clear();
@@ -237,15 +181,15 @@ impl InboxSender {
         }
         let priority = if state.lifted { Priority::Ending } else { priority };
         let (max_each, max) = match priority {
-            Priority::Usual => (core.max_each, core.max),
-            Priority::Draining => (core.max_draining, core.max_ending),
-            Priority::Ending => (usize::MAX, core.max_ending),
+            Priority::Usual => (shared.max_each, shared.max),
+            Priority::Draining => (shared.max_draining, shared.max_ending),
+            Priority::Ending => (usize::MAX, shared.max_ending),
         };
-        let leads = state.line.front().is_some_and(|first| Arc::ptr_eq(first, window));
+        let leads = state.turns.front().is_some_and(|first| Arc::ptr_eq(first, window));
         if leads {
             state.first_called = false;
         }
-        let its_turn = priority != Priority::Usual || leads || state.line.is_empty();
+        let its_turn = priority != Priority::Usual || leads || state.turns.is_empty();
         let (undelivered, bytes) = (window.undelivered(), state.bytes);
         let mut own_bound = false;
         let moved = pending.move_to(&mut state.messages, |moved, next| {
@@ -259,12 +203,12 @@ impl InboxSender {
 
         let wants_turn = !pending.is_empty() && !own_bound;
         window.at_own_bound.store(own_bound, Ordering::Relaxed);
-        match (wants_turn, window.in_line.load(Ordering::Relaxed)) {
+        match (wants_turn, window.waits.load(Ordering::Relaxed)) {
             (true, false) => {
-                window.in_line.store(true, Ordering::Relaxed);
-                state.line.push_back(Arc::clone(window));
+                window.waits.store(true, Ordering::Relaxed);
+                state.turns.push_back(Arc::clone(window));
             }
-            (false, true) => state.leave(core, window, &mut wakes),
+            (false, true) => state.leave(shared, window, &mut wakes),
             _ => {}
         }
         let reader = if moved.messages > 0 { state.reader.take() } else { None };
@@ -276,8 +220,8 @@ impl InboxSender {
 
     /// Puts back what the holder of an exclusive lease did not read. It was counted against the
     /// session's own bound while the holder had it, so it goes in whatever the inbox holds.
-    pub(super) fn put_back(&self, window: &Arc<ReceiveWindow>, messages: ReceiveQueue) {
-        let Size { messages: count, cost } = messages.load();
+    pub(crate) fn put_back(&self, window: &Arc<ReceiveWindow>, messages: ReceiveQueue) {
+        let Size { messages: count, cost } = messages.size();
         let mut state = self.senders.0.lock();
         if state.reader_gone {
             state.discarded += count as u64;
@@ -296,22 +240,22 @@ impl InboxSender {
         }
     }
 
-    /// The session wants no more room: it ends, or its messages go elsewhere. Whoever is behind it in
-    /// the line must not wait for it.
-    pub(super) fn leave(&self, window: &Arc<ReceiveWindow>) {
-        if !window.in_line.load(Ordering::Relaxed) {
+    /// The session wants no more room: it ends, or its messages go elsewhere. Sessions whose turn comes
+    /// later must not wait for it.
+    pub(crate) fn leave(&self, window: &Arc<ReceiveWindow>) {
+        if !window.waits.load(Ordering::Relaxed) {
             return;
         }
         let mut wakes = DeferredWakes::default();
-        let core = &self.senders.0;
-        let mut state = core.lock();
-        if window.in_line.load(Ordering::Relaxed) {
-            state.leave(core, window, &mut wakes);
+        let shared = &self.senders.0;
+        let mut state = shared.lock();
+        if window.waits.load(Ordering::Relaxed) {
+            state.leave(shared, window, &mut wakes);
         }
     }
 
-    /// Counts messages that were received and could not be handed over.
-    pub(super) fn note_discarded(&self, count: usize) {
+    /// Counts messages that were received and could not be delivered.
+    pub(crate) fn note_discarded(&self, count: usize) {
         self.senders.0.lock().discarded += count as u64;
     }
 
@@ -321,8 +265,8 @@ impl InboxSender {
         let mut wakes = DeferredWakes::default();
         let mut state = self.senders.0.lock();
         state.lifted = true;
-        while let Some(window) = state.line.pop_front() {
-            window.in_line.store(false, Ordering::Relaxed);
+        while let Some(window) = state.turns.pop_front() {
+            window.waits.store(false, Ordering::Relaxed);
             wakes.wake.push(window);
         }
         for run in &state.runs {
@@ -337,7 +281,7 @@ impl InboxSender {
         self.senders.0.close();
     }
 
-    /// Bytes held, the most that were ever held, and messages discarded because nobody could read them.
+    /// Bytes held, the most that were ever held, and messages discarded because no reader was left.
     pub(crate) fn gauge(&self) -> InboxGauge {
         let state = self.senders.0.lock();
         InboxGauge { held: state.bytes, high_water: state.high_water, discarded: state.discarded }
@@ -351,11 +295,12 @@ pub(crate) struct InboxGauge {
     pub(crate) held: usize,
     /// The most bytes at one moment.
     pub(crate) high_water: usize,
-    /// Messages that were received when nobody could read them any more.
+    /// Messages that were received when no reader was left.
     pub(crate) discarded: u64,
 }
 
-struct Core {
+/// What the inbox and its senders share.
+struct Shared {
     state: Mutex<State>,
     max: usize,
     max_ending: usize,
@@ -372,7 +317,7 @@ struct State {
     bytes: usize,
     high_water: usize,
     /// Sessions that found the inbox full, in turn.
-    line: VecDeque<Arc<ReceiveWindow>>,
+    turns: VecDeque<Arc<ReceiveWindow>>,
     /// The first of them has been woken and has not come yet.
     first_called: bool,
     reader: Option<Waker>,
@@ -387,10 +332,10 @@ struct SenderRun {
     count: usize,
 }
 
-/// ReceiveQueue for which an emptied inbox keeps memory (2 MiB); what a surge needed beyond is given back.
+/// Batches for which an emptied inbox keeps memory (2 MiB); what a surge needed beyond is given back.
 const LARGE_QUEUE: usize = 52_428;
 
-impl Core {
+impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -409,19 +354,19 @@ impl Core {
 
 impl State {
     /// Takes the first message.
-    fn pop(&mut self, core: &Core, wakes: &mut DeferredWakes) -> Option<Message> {
+    fn pop(&mut self, shared: &Shared, wakes: &mut DeferredWakes) -> Option<Message> {
         let body = self.messages.pop()?;
         let window = &self.runs.front()?.window;
         let message = Message { peer: window.peer, session: window.session, body };
-        self.taken(core, wakes, Size::of_message(&message.body));
-        self.wake_first(core, wakes);
+        self.taken(shared, wakes, Size::of_message(&message.body));
+        self.wake_first(shared, wakes);
         Some(message)
     }
 
     /// Takes up to `limit` messages, and says how many.
     fn pop_many(
         &mut self,
-        core: &Core,
+        shared: &Shared,
         wakes: &mut DeferredWakes,
         limit: usize,
         messages: &mut Vec<Message>,
@@ -435,24 +380,24 @@ impl State {
                 messages.push(Message { peer, session, body });
             });
             count += taken.messages;
-            self.taken(core, wakes, taken);
+            self.taken(shared, wakes, taken);
         }
         if count > 0 {
-            self.wake_first(core, wakes);
+            self.wake_first(shared, wakes);
         }
         count
     }
 
     /// Messages of the first run have been taken.
     #[inline]
-    fn taken(&mut self, core: &Core, wakes: &mut DeferredWakes, taken: Size) {
+    fn taken(&mut self, shared: &Shared, wakes: &mut DeferredWakes, taken: Size) {
         self.bytes -= taken.cost;
         let Some(run) = self.runs.front_mut() else { return };
         run.count -= taken.messages;
         let left = run.window.undelivered().saturating_sub(taken.cost);
         run.window.undelivered.store(left, Ordering::Relaxed);
         // Not at the first free byte: each wake-up is to be worth it.
-        if left <= core.max_each / 2 && run.window.at_own_bound.load(Ordering::Relaxed) {
+        if left <= shared.max_each / 2 && run.window.at_own_bound.load(Ordering::Relaxed) {
             run.window.at_own_bound.store(false, Ordering::Relaxed);
             wakes.wake.push(Arc::clone(&run.window));
         }
@@ -461,14 +406,14 @@ impl State {
         {
             wakes.push_gone(run.window);
         }
-        self.messages.slim(LARGE_QUEUE);
+        self.messages.shrink(LARGE_QUEUE);
     }
 
-    /// Wakes the first in the line when an eighth is free, or nothing is held at all.
-    fn wake_first(&mut self, core: &Core, wakes: &mut DeferredWakes) {
+    /// Wakes the session whose turn is next when an eighth is free, or nothing is held at all.
+    fn wake_first(&mut self, shared: &Shared, wakes: &mut DeferredWakes) {
         if !self.first_called
-            && let Some(first) = self.line.front()
-            && (self.messages.is_empty() || self.bytes <= core.max - core.max / 8)
+            && let Some(first) = self.turns.front()
+            && (self.messages.is_empty() || self.bytes <= shared.max - shared.max / 8)
         {
             self.first_called = true;
             wakes.wake.push(Arc::clone(first));
@@ -485,13 +430,13 @@ impl State {
         }
     }
 
-    fn leave(&mut self, core: &Core, window: &Arc<ReceiveWindow>, wakes: &mut DeferredWakes) {
-        window.in_line.store(false, Ordering::Relaxed);
-        if self.line.front().is_some_and(|first| Arc::ptr_eq(first, window)) {
+    fn leave(&mut self, shared: &Shared, window: &Arc<ReceiveWindow>, wakes: &mut DeferredWakes) {
+        window.waits.store(false, Ordering::Relaxed);
+        if self.turns.front().is_some_and(|first| Arc::ptr_eq(first, window)) {
             self.first_called = false;
         }
-        self.line.retain(|other| !Arc::ptr_eq(other, window));
-        self.wake_first(core, wakes);
+        self.turns.retain(|other| !Arc::ptr_eq(other, window));
+        self.wake_first(shared, wakes);
     }
 
     fn wait(&mut self, waker: &Waker) {
@@ -524,11 +469,11 @@ impl DeferredWakes {
 impl Drop for DeferredWakes {
     fn drop(&mut self) {
         for window in &self.wake {
-            window.control.set(CAPACITY);
+            window.wake();
         }
     }
 }
 
 #[cfg(test)]
-#[path = "../verify/session/inbox.rs"]
+#[path = "../../verify/session/receive/inbox.rs"]
 mod tests;

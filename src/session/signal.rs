@@ -8,9 +8,9 @@ use std::task::Waker;
 
 use atomic_waker::AtomicWaker;
 
-/// The session has orders to retire, drain or close.
+/// The session was retired, drained or closed.
 pub(super) const COMMAND: u32 = 1;
-/// Somebody waits for a ping.
+/// A caller waits for a ping.
 pub(super) const PROBE: u32 = 1 << 1;
 /// The inbox, or the holder of the exclusive lease, has room again.
 pub(super) const CAPACITY: u32 = 1 << 2;

@@ -1,77 +1,76 @@
 //! What all sessions of one pool share.
 //!
-//! Owns the budget of queued bytes, the inbox's sender, the stock of buffers, the coarse clock by which
-//! leases mark their use, and the wake-up of those who wait for a session to fall idle. It knows no
-//! session.
+//! Owns the inbox's sender, what pays for queued messages, the buffers, memory for leases, the coarse
+//! clock by which leases mark their use, and the wake-up of those who wait for a session to fall idle.
+//! It must never know a session: `C` is the core of its leases.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::base::config::Settings;
 use crate::base::metrics::LimitUse;
 
-use super::inbox::{self, Inbox, InboxSender};
-use super::slab::LeaseSlab;
-use super::stock::BufferPool;
+use super::buffers::BufferPool;
+use super::lease::slab::Slab;
+use super::receive::inbox;
+use super::receive::inbox::{Inbox, InboxSender};
+use super::send::budget::SendBudget;
 
-/// What all sessions of one pool share.
-pub(crate) struct Shared {
+/// See the module.
+pub(crate) struct Context<C> {
     pub(crate) settings: Arc<Settings>,
-    /// `max_buffered_bytes`: pays for what sessions queue beyond their own reserve.
-    pub(crate) budget: Semaphore,
+    pub(super) budget: SendBudget,
     pub(crate) inbox: InboxSender,
-    pub(super) stock: Arc<BufferPool>,
-    pub(super) slab: LeaseSlab,
+    pub(super) buffers: Arc<BufferPool>,
+    pub(super) slab: Slab<C>,
     epoch: Instant,
     /// The coarse clock: milliseconds since `epoch`, as of the last [`tick`](Self::tick).
     ticks: AtomicU64,
     /// How many callers wait for a session to fall idle.
     idle_wanted: AtomicUsize,
-    /// Told when a session may have fallen idle, while somebody wants to know.
+    /// Notified when a session may have fallen idle, while a caller waits for that.
     idle: Notify,
-    /// The most that was ever taken from `budget`, in bytes.
-    max_buffered: AtomicUsize,
 }
 
-/// Somebody wants to be told when sessions fall idle; until it is dropped.
+/// A caller waits for sessions to fall idle; until it is dropped.
 #[derive(Debug)]
-pub(crate) struct IdleWanted<'a>(&'a Shared);
+pub(crate) struct IdleWanted<'a>(&'a AtomicUsize);
 
 impl Drop for IdleWanted<'_> {
     fn drop(&mut self) {
-        self.0.idle_wanted.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl fmt::Debug for Shared {
+impl<C> fmt::Debug for Context<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").finish_non_exhaustive()
+        f.debug_struct("Context").finish_non_exhaustive()
     }
 }
 
-impl Shared {
-    /// The shared parts of a new pool, and its inbox.
+impl<C> Context<C> {
+    /// The context of a new pool, and its inbox.
     pub(crate) fn new(settings: Arc<Settings>) -> (Arc<Self>, Inbox) {
         let (sender, inbox) = inbox::inbox(&settings);
-        let shared = Arc::new(Self {
-            budget: Semaphore::new(settings.max_buffered_bytes),
+        let buffers = Arc::new(BufferPool::new(settings.max_retained_buffers));
+        let context = Arc::new(Self {
+            budget: SendBudget::new(settings.max_buffered_bytes, Arc::clone(&buffers)),
             inbox: sender,
-            stock: Arc::new(BufferPool::new(settings.max_retained_buffers)),
-            slab: LeaseSlab::default(),
+            buffers,
+            slab: Slab::default(),
             epoch: Instant::now(),
             ticks: AtomicU64::new(0),
             idle_wanted: AtomicUsize::new(0),
             idle: Notify::new(),
-            max_buffered: AtomicUsize::new(0),
             settings,
         });
-        (shared, inbox)
+        (context, inbox)
     }
 
     /// Advances the coarse clock by which leases mark their use. A mark may be as old as the last
@@ -90,10 +89,10 @@ impl Shared {
         self.ticks.load(Ordering::Relaxed)
     }
 
-    /// From now on [`fell_idle`](Self::fell_idle) is told of every session that falls idle.
+    /// From now on [`fell_idle`](Self::fell_idle) is notified of every session that falls idle.
     pub(crate) fn want_idle(&self) -> IdleWanted<'_> {
         self.idle_wanted.fetch_add(1, Ordering::Relaxed);
-        IdleWanted(self)
+        IdleWanted(&self.idle_wanted)
     }
 
     #[inline]
@@ -101,9 +100,9 @@ impl Shared {
         self.idle_wanted.load(Ordering::Relaxed) > 0
     }
 
-    /// The next session, whichever, that may have fallen idle since the last time that somebody was
-    /// told. One of those who wait is told, not all: it looks at every session, and who finds one or
-    /// needs none any more tells the next by [`note_idle`](Self::note_idle).
+    /// The next session, whichever, that may have fallen idle since the last notification. One of
+    /// those who wait is notified, not all: it looks at every session, and who finds one or needs none
+    /// any more notifies the next by [`note_idle`](Self::note_idle).
     pub(crate) fn fell_idle(&self) -> Notified<'_> {
         self.idle.notified()
     }
@@ -117,19 +116,7 @@ impl Shared {
 
     /// What is queued beyond the sessions' own reserves, in bytes.
     pub(crate) fn buffered(&self) -> LimitUse {
-        let held = self.note_buffered();
-        LimitUse {
-            held: held as u64,
-            high_water: self.max_buffered.load(Ordering::Relaxed).max(held) as u64,
-            limit: self.settings.max_buffered_bytes as u64,
-        }
-    }
-
-    /// Notes what is taken from the budget. Called before anything is given back, where a peak ends.
-    pub(super) fn note_buffered(&self) -> usize {
-        let held = self.settings.max_buffered_bytes.saturating_sub(self.budget.available_permits());
-        self.max_buffered.fetch_max(held, Ordering::Relaxed);
-        held
+        self.budget.limit_use()
     }
 
     /// What the inbox holds, in bytes.

@@ -2,54 +2,62 @@
 //!
 //! Owns memory for the cores of sessions to come, and takes it for many at a time, so that they lie
 //! side by side. Made one by one, each would lie among its session's buffers, on a page of its own;
-//! with very many sessions, fetching that page was most of what a checkout cost. A blank is of no
-//! session, and nobody else has it.
+//! with very many sessions, fetching that page was most of what a checkout cost. A blank has one owner,
+//! and is of no session: what a core holds is no concern of this file.
 
 use std::iter::repeat_with;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::lease::{LeaseCore, LeaseHandle};
+use crate::base::sync::Arc;
 
 /// Most that are made at one time: 400 KB. The more, the fewer go into the holes that an allocator has
 /// between other things, and fills first.
 const MAX: usize = 4096;
 
 /// See the module.
-#[derive(Debug, Default)]
-pub(super) struct LeaseSlab {
-    /// Not one of loom's locks: which of the blanks somebody gets makes no difference.
-    kept: Mutex<Vec<LeaseHandle>>,
+#[derive(Debug)]
+pub(crate) struct Slab<C> {
+    /// Not one of loom's locks: which of the blanks is taken makes no difference.
+    blanks: Mutex<Vec<Arc<C>>>,
     /// How many cores are in use.
     used: AtomicUsize,
 }
 
-impl LeaseSlab {
+impl<C> Default for Slab<C> {
+    fn default() -> Self {
+        Self { blanks: Mutex::default(), used: AtomicUsize::new(0) }
+    }
+}
+
+impl<C> Slab<C> {
+    /// A core has gone that was one of them.
+    pub(crate) fn gone(&self) {
+        self.used.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl<C: Default> Slab<C> {
     /// The first share of `core`, written over a blank.
-    pub(super) fn fill(&self, core: LeaseCore) -> LeaseHandle {
+    pub(crate) fn fill(&self, core: C) -> Arc<C> {
         let mut share = self.take();
-        match LeaseHandle::get_mut(&mut share) {
+        match Arc::get_mut(&mut share) {
             Some(blank) => *blank = core,
-            None => share = LeaseHandle::new(core),
+            None => share = Arc::new(core),
         }
         share
     }
 
     /// A blank. When there is none left, as many are made as cores are in use: a pool takes no more
     /// memory for later than it needs now.
-    fn take(&self) -> LeaseHandle {
-        let blank = || LeaseHandle::new(LeaseCore::default());
+    fn take(&self) -> Arc<C> {
+        let blank = || Arc::new(C::default());
         let used = self.used.fetch_add(1, Ordering::Relaxed);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.is_empty() {
-            kept.extend(repeat_with(blank).take(used.min(MAX)));
+        let mut blanks = self.blanks.lock().unwrap_or_else(PoisonError::into_inner);
+        if blanks.is_empty() {
+            blanks.extend(repeat_with(blank).take(used.min(MAX)));
         }
-        kept.pop().unwrap_or_else(blank)
-    }
-
-    /// A core has gone that was one of them.
-    pub(super) fn gone(&self) {
-        self.used.fetch_sub(1, Ordering::Relaxed);
+        blanks.pop().unwrap_or_else(blank)
     }
 }
 
@@ -57,17 +65,17 @@ impl LeaseSlab {
 mod tests {
     use super::*;
 
-    fn kept(slab: &LeaseSlab) -> usize {
-        slab.kept.lock().unwrap().len()
+    fn kept(slab: &Slab<u64>) -> usize {
+        slab.blanks.lock().unwrap().len()
     }
 
     #[test]
-    fn as_many_are_made_as_are_in_use_and_nobody_else_has_one() {
-        let slab = LeaseSlab::default();
+    fn as_many_are_made_as_are_in_use_and_each_has_one_owner() {
+        let slab = Slab::<u64>::default();
         let mut taken = Vec::new();
         for in_use in 1..=1_000 {
             let mut blank = slab.take();
-            assert!(LeaseHandle::get_mut(&mut blank).is_some());
+            assert!(Arc::get_mut(&mut blank).is_some());
             taken.push(blank);
             assert!(kept(&slab) < in_use, "{} kept, {in_use} in use", kept(&slab));
         }
@@ -76,11 +84,11 @@ mod tests {
 
     #[test]
     fn what_is_made_is_bounded_and_follows_what_is_in_use() {
-        let slab = LeaseSlab::default();
+        let slab = Slab::<u64>::default();
         slab.used.store(100 * MAX, Ordering::Relaxed);
         drop(slab.take());
         assert_eq!(kept(&slab), MAX - 1);
-        slab.kept.lock().unwrap().clear();
+        slab.blanks.lock().unwrap().clear();
         (0..100 * MAX).for_each(|_| slab.gone());
         drop(slab.take());
         assert_eq!(kept(&slab), 0);

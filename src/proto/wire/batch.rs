@@ -1,22 +1,22 @@
-//! ReceiveQueue: received messages that go on together.
+//! Received messages that go on together.
 //!
 //! Owns how messages that came in one frame are told apart again. They stay where they were opened
-//! until somebody takes them, so that a thousand little ones cost those in between no more than one.
-//! It must never copy a message, and never be given records that were not checked.
+//! until the application takes them, so that a thousand little ones cost the layers in between no more
+//! than one. It must never copy a message, and must only be given blocks that were checked.
 
 use bytes::{Buf, Bytes};
 
-use super::record::HEADER;
+use super::block::{HEADER, body_len};
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MessageBatch {
     /// One message.
     Message(Bytes),
-    /// A frame's records: messages, and nothing else.
+    /// A frame's blocks: messages, and nothing else.
     Frame {
         /// The rest of the frame.
-        records: Bytes,
+        blocks: Bytes,
         /// How many there are.
         messages: u32,
     },
@@ -35,7 +35,7 @@ impl MessageBatch {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Message(message) => message.len(),
-            Self::Frame { records, messages } => records.len() - *messages as usize * HEADER,
+            Self::Frame { blocks, messages } => blocks.len() - *messages as usize * HEADER,
         }
     }
 
@@ -43,7 +43,7 @@ impl MessageBatch {
     pub(crate) fn first_bytes(&self) -> usize {
         match self {
             Self::Message(message) => message.len(),
-            Self::Frame { records, .. } => first_bytes(records),
+            Self::Frame { blocks, .. } => body_len(blocks),
         }
     }
 
@@ -52,26 +52,19 @@ impl MessageBatch {
     pub(crate) fn take(&mut self) -> (Bytes, bool) {
         match self {
             Self::Message(message) => (std::mem::take(message), true),
-            Self::Frame { records, messages } => {
-                let bytes = first_bytes(records);
+            Self::Frame { blocks, messages } => {
+                let bytes = body_len(blocks);
                 *messages = messages.saturating_sub(1);
                 let last = *messages == 0;
-                records.advance(HEADER.min(records.len()));
+                blocks.advance(HEADER.min(blocks.len()));
                 let message = match bytes {
                     0 => Bytes::new(),
                     // The last message takes the frame itself, which saves its reference count.
-                    _ if last => std::mem::take(records),
-                    _ => records.split_to(bytes),
+                    _ if last => std::mem::take(blocks),
+                    _ => blocks.split_to(bytes),
                 };
                 (message, last)
             }
         }
-    }
-}
-
-fn first_bytes(records: &[u8]) -> usize {
-    match records {
-        &[_, high, low, ..] => u16::from_be_bytes([high, low]).into(),
-        _ => 0,
     }
 }

@@ -1,4 +1,4 @@
-//! The stock of large buffers that all sessions of a pool share.
+//! Large buffers that all sessions of a pool share.
 //!
 //! Owns buffers between uses, never more than its bound; sessions own them while a poll needs them.
 //! A received frame's plaintext is lent one for as long as the application keeps a message of it. It
@@ -9,8 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::proto::native::connection::Memory;
-use crate::proto::native::frame::MAX_FRAME;
+use crate::proto::wire::connection::{MAX_FRAME, Memory};
 
 /// Bytes of a read buffer: two whole frames of the greatest size, so that there is room for one behind
 /// the beginning of another. Bulk traffic costs about one system call per frame, and little messages
@@ -18,7 +17,7 @@ use crate::proto::native::frame::MAX_FRAME;
 pub(super) const READ_BUFFER: usize = 2 * MAX_FRAME;
 
 /// Bytes of a new write buffer. Smaller ones are not kept either: blocked writes shrink theirs, and the
-/// stock must not fill up with what is left of those.
+/// pool must not fill up with what is left of those.
 pub(super) const WRITE_BUFFER: usize = MAX_FRAME;
 
 /// A write buffer that has grown beyond this is not kept. Buffers double, so this is what one has that
@@ -43,7 +42,7 @@ struct Spare {
 }
 
 impl BufferPool {
-    /// A stock that keeps at most `max` buffers.
+    /// A pool that keeps at most `max` buffers.
     pub(crate) fn new(max: usize) -> Self {
         Self { spare: Mutex::default(), max }
     }
@@ -106,7 +105,7 @@ impl BufferPool {
         debug_assert!((WRITE_BUFFER.div_ceil(2)..=WRITE_BUFFER).contains(&length));
         let mut bytes = self.take_write();
         bytes.resize(length, 0);
-        Plaintext { bytes, stock: Arc::clone(self) }
+        Plaintext { bytes, pool: Arc::clone(self) }
     }
 
     /// Read and write buffers that are not in use.
@@ -125,7 +124,7 @@ impl BufferPool {
 /// give memory back to the system and get it again all the time.
 pub(super) struct Plaintext {
     bytes: Vec<u8>,
-    stock: Arc<BufferPool>,
+    pool: Arc<BufferPool>,
 }
 
 impl AsRef<[u8]> for Plaintext {
@@ -154,87 +153,10 @@ impl From<Plaintext> for Bytes {
 
 impl Drop for Plaintext {
     fn drop(&mut self) {
-        self.stock.give_write(std::mem::take(&mut self.bytes));
+        self.pool.give_write(std::mem::take(&mut self.bytes));
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keeps_no_more_than_its_bound_and_hands_out_empty_write_buffers() {
-        let stock = BufferPool::new(2);
-        let mut used = stock.take_write();
-        used.push(1);
-        let (read, other) = (stock.take_read(), stock.take_write());
-        stock.give_write(used);
-        stock.give_read(read);
-        stock.give_write(other);
-        assert_eq!(stock.spare(), (1, 1));
-        assert!(stock.take_write().is_empty());
-        assert_eq!(stock.take_read().len(), READ_BUFFER);
-        assert_eq!(stock.spare(), (0, 0));
-    }
-
-    #[test]
-    fn a_plaintexts_memory_comes_back_with_the_last_message_in_it_and_shows_nothing_old() {
-        let stock = Arc::new(BufferPool::new(2));
-        let mut plaintext = stock.plaintext(60_000);
-        plaintext.as_mut().fill(7);
-        let mut frame = Bytes::from(plaintext);
-        let message = frame.split_to(64);
-        drop(frame);
-        assert_eq!(stock.spare(), (0, 0));
-        assert_eq!(message, [7; 64][..]);
-        drop(message);
-        assert_eq!(stock.spare(), (0, 1));
-        assert_eq!(stock.plaintext(61_000).as_ref(), [0; 61_000]);
-    }
-
-    #[test]
-    fn whoever_holds_a_buffer_for_long_gets_none_that_has_grown() {
-        let stock = Arc::new(BufferPool::new(8));
-        for _ in 0..2 {
-            stock.give_write(Vec::with_capacity(LARGEST_KEPT));
-        }
-        let length = WRITE_BUFFER.div_ceil(2);
-        assert!(stock.plaintext(length).size() <= 2 * length);
-        assert_eq!(stock.take_write().capacity(), WRITE_BUFFER);
-        // Batches do, and leave the others to those who need them.
-        assert_eq!(stock.take_batch().capacity(), LARGEST_KEPT);
-        assert_eq!(stock.spare(), (0, 1));
-    }
-
-    #[test]
-    fn buffers_that_have_grown_take_no_room_from_those_that_serve_everybody() {
-        let stock = BufferPool::new(8);
-        for capacity in [LARGEST_KEPT, WRITE_BUFFER] {
-            (0..6).for_each(|_| stock.give_write(Vec::with_capacity(capacity)));
-            assert_eq!(stock.spare(), (0, 4));
-        }
-        assert_eq!(stock.lock().write.len(), 4);
-        stock.give_write(Vec::with_capacity(LARGEST_KEPT));
-        assert_eq!((stock.spare(), stock.lock().write.len()), ((0, 4), 4));
-    }
-
-    #[test]
-    fn no_more_are_kept_than_there_is_room_for_and_half_of_it_is_for_reading() {
-        for (max, reads, writes) in [(0, 0, 0), (1, 1, 0), (2, 1, 1), (7, 4, 3), (8, 4, 4)] {
-            let stock = BufferPool::new(max);
-            for _ in 0..10 {
-                stock.give_read(vec![0; READ_BUFFER].into());
-                stock.give_write(Vec::with_capacity(WRITE_BUFFER));
-            }
-            assert_eq!(stock.spare(), (reads, writes));
-        }
-    }
-
-    #[test]
-    fn buffers_of_odd_sizes_are_not_kept() {
-        let stock = BufferPool::new(2);
-        stock.give_write(Vec::with_capacity(LARGEST_KEPT + 1));
-        stock.give_write(vec![1, 2, 3]);
-        assert_eq!(stock.spare(), (0, 0));
-    }
-}
+#[path = "../verify/session/buffers.rs"]
+mod tests;

@@ -1,0 +1,271 @@
+//! What a session does because time has passed: age, drains, stalls, silence, probes, keep-alives.
+//!
+//! Owns the timing policy of a session, and all of it. A driver tells it what has happened, and does
+//! what [`poll`](Liveness::poll) says is due. Each limit is stated once, in
+//! [`deadlines`](Liveness::deadlines). It must never read a clock, and never judge by anything but the
+//! time it is given: traffic moves deadlines away without touching a timer.
+
+use std::time::{Duration, Instant};
+
+use crate::base::config::Settings;
+use crate::base::error::CloseReason;
+
+/// What a driver has to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// The session has reached its age: retire it.
+    Retire,
+    /// The leases in hand had `retire_timeout` to return: drain.
+    Drain,
+    /// The drain has taken `drain_timeout`: end the session.
+    DrainTimedOut,
+    /// A write has made no progress for `stall_timeout`: end the session.
+    Stalled,
+    /// We have not read for a while: tell the peer that we are alive.
+    KeepAlive,
+    /// The peer has not answered the caller's probe, but it is alive beyond doubt: the probe has an
+    /// answer, after this time.
+    ProbeAnswered(Duration),
+    /// The peer is dead: end the session.
+    PeerSilent,
+    /// The peer was silent for `keepalive`: ping it.
+    Ping,
+    /// The peer was silent for `ping_after`: probe it before the session is handed out again.
+    NeedsProbe,
+}
+
+/// Whether the peer can be asked for a sign of life, and has been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ping {
+    /// It cannot: the wire has no ping, or one side has drained. Its silence means nothing.
+    Unavailable,
+    /// It can.
+    Idle,
+    /// It was asked then, and has not answered.
+    Open(Instant),
+}
+
+/// How far the session's life has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// Handed out, until it is too old.
+    Pooled,
+    /// Leases in hand go on, until they have had long enough.
+    Retired,
+    /// Both sides say goodbye.
+    Draining,
+}
+
+/// The limits, in the order in which they are looked at.
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    Life,
+    Stall,
+    KeepAlive,
+    Probe,
+    Death,
+    Ping,
+    NeedsProbe,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Liveness {
+    life: Life,
+    /// When the next step of its life is due at the latest.
+    step_at: Option<Instant>,
+    /// When a frame of the peer's was opened last.
+    heard_at: Instant,
+    /// When the peer last said that it is alive though it does not read.
+    keep_alive_at: Option<Instant>,
+    /// While we do not read: when our next keep-alive is due.
+    paused: Option<Instant>,
+    /// Since when a write makes no progress.
+    blocked_since: Option<Instant>,
+    /// Since when a caller waits for the answer to a probe.
+    probe_since: Option<Instant>,
+    /// The session is marked: it is to be probed before it is handed out.
+    needs_probe: bool,
+}
+
+impl Liveness {
+    /// A session that begins now, and is too old at `expires_at`.
+    pub(crate) fn new(now: Instant, expires_at: Option<Instant>) -> Self {
+        Self {
+            life: Life::Pooled,
+            step_at: expires_at,
+            heard_at: now,
+            keep_alive_at: None,
+            paused: None,
+            blocked_since: None,
+            probe_since: None,
+            needs_probe: false,
+        }
+    }
+
+    /// The session is retired. Pooled → Retired.
+    pub(crate) fn retired(&mut self, why: CloseReason, settings: &Settings, now: Instant) {
+        if self.life == Life::Pooled {
+            self.life = Life::Retired;
+            // Whoever drains the pool has a deadline of its own, and orders the drain then.
+            let has_limit = why != CloseReason::Drained;
+            self.step_at = has_limit.then(|| now + settings.retire_timeout);
+        }
+    }
+
+    /// The session drains. Pooled, Retired → Draining.
+    pub(crate) fn draining(&mut self, settings: &Settings, now: Instant) {
+        if self.life != Life::Draining {
+            self.life = Life::Draining;
+            self.step_at = Some(now + settings.drain_timeout);
+        }
+    }
+
+    /// A frame of the peer's was opened. Whether the session was marked as to be probed, and is not any
+    /// more.
+    pub(crate) fn heard(&mut self, now: Instant) -> bool {
+        self.heard_at = now;
+        std::mem::take(&mut self.needs_probe)
+    }
+
+    /// The peer said that it is alive, though it may not read.
+    pub(crate) fn heard_keep_alive(&mut self, now: Instant) {
+        self.keep_alive_at = Some(now);
+    }
+
+    /// We do not read for lack of room. Little room that is soon used up does not put the next
+    /// keep-alive off.
+    pub(crate) fn paused(&mut self, settings: &Settings, now: Instant) {
+        self.paused.get_or_insert(now + keep_alive_every(settings));
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.is_some()
+    }
+
+    /// We read again. Meanwhile the peer's silence and its full pipe said nothing.
+    pub(crate) fn resumed(&mut self, now: Instant) {
+        self.paused = None;
+        self.heard_at = now;
+        if let Some(since) = &mut self.blocked_since {
+            *since = now;
+        }
+    }
+
+    /// A write makes no progress.
+    pub(crate) fn blocked(&mut self, now: Instant) {
+        self.blocked_since.get_or_insert(now);
+    }
+
+    /// A write has made progress.
+    pub(crate) fn wrote(&mut self) {
+        self.blocked_since = None;
+    }
+
+    /// A caller has asked for a probe.
+    pub(crate) fn probe_asked(&mut self, now: Instant) {
+        self.probe_since.get_or_insert(now);
+    }
+
+    /// The probe is over. Whether there was one.
+    pub(crate) fn probe_over(&mut self) -> bool {
+        self.probe_since.take().is_some()
+    }
+
+    pub(crate) fn is_probing(&self) -> bool {
+        self.probe_since.is_some()
+    }
+
+    /// When something is due next.
+    pub(crate) fn next_deadline(&self, settings: &Settings, ping: Ping) -> Option<Instant> {
+        self.deadlines(settings, ping).into_iter().filter_map(|(_, at)| at).min()
+    }
+
+    /// What is due, one thing at a time; none when nothing is.
+    pub(crate) fn poll(&mut self, settings: &Settings, ping: Ping, now: Instant) -> Option<Due> {
+        let is_due = |(_, at): &(Limit, Option<Instant>)| at.is_some_and(|at| at <= now);
+        let (limit, _) = self.deadlines(settings, ping).into_iter().find(is_due)?;
+        Some(match limit {
+            Limit::Life => self.next_step(),
+            Limit::Stall => Due::Stalled,
+            Limit::KeepAlive => {
+                self.paused = Some(now + keep_alive_every(settings));
+                Due::KeepAlive
+            }
+            Limit::Probe => self.judge_probe(settings, now),
+            Limit::Death => Due::PeerSilent,
+            Limit::Ping => Due::Ping,
+            Limit::NeedsProbe => {
+                self.needs_probe = true;
+                Due::NeedsProbe
+            }
+        })
+    }
+
+    /// When each limit is reached, as things are.
+    fn deadlines(&self, settings: &Settings, ping: Ping) -> [(Limit, Option<Instant>); 7] {
+        // While we do not read, silence means nothing.
+        let ping = if self.is_paused() { Ping::Unavailable } else { ping };
+        let after_silence = |limit: Duration| match ping {
+            Ping::Unavailable => None,
+            Ping::Idle | Ping::Open(_) => Some(self.heard_at + limit),
+        };
+        // A peer that says that it is alive has an application that is slow; while we do not read, it
+        // may have said so unheard.
+        let blocked_since = self.blocked_since.filter(|_| !self.is_paused());
+        let stall = blocked_since.map(|since| {
+            let excused = self.keep_alive_at.map_or(since, |heard| heard.max(since));
+            excused + settings.stall_timeout
+        });
+        // Any frame since is an answer.
+        let death = match ping {
+            Ping::Open(asked) => {
+                let at = asked.max(self.heard_at) + settings.ping_timeout;
+                Some(self.grace_until(settings).map_or(at, |grace| grace.max(at)))
+            }
+            Ping::Idle | Ping::Unavailable => None,
+        };
+        [
+            (Limit::Life, self.step_at),
+            (Limit::Stall, stall),
+            (Limit::KeepAlive, self.paused),
+            (Limit::Probe, self.probe_since.map(|since| since + settings.ping_timeout)),
+            (Limit::Death, death),
+            (Limit::Ping, after_silence(settings.keepalive).filter(|_| ping == Ping::Idle)),
+            (Limit::NeedsProbe, after_silence(settings.ping_after).filter(|_| !self.needs_probe)),
+        ]
+    }
+
+    /// The session's time is up, which is said once: the driver takes the step, and tells of it.
+    fn next_step(&mut self) -> Due {
+        self.step_at = None;
+        match self.life {
+            Life::Pooled => Due::Retire,
+            Life::Retired => Due::Drain,
+            Life::Draining => Due::DrainTimedOut,
+        }
+    }
+
+    /// The caller of a probe has waited long enough for the peer.
+    fn judge_probe(&mut self, settings: &Settings, now: Instant) -> Due {
+        let since = self.probe_since.take().unwrap_or(now);
+        let alive = self.is_paused()
+            || self.heard_at > since
+            || self.grace_until(settings).is_some_and(|grace| grace > now);
+        if alive { Due::ProbeAnswered(now - since) } else { Due::PeerSilent }
+    }
+
+    /// Until when a peer that has said that it does not read need not answer pings.
+    fn grace_until(&self, settings: &Settings) -> Option<Instant> {
+        Some(self.keep_alive_at? + settings.keepalive)
+    }
+}
+
+/// While paused: three in a peer's `keepalive`, so that one may come late.
+fn keep_alive_every(settings: &Settings) -> Duration {
+    settings.keepalive / 3
+}
+
+#[cfg(test)]
+#[path = "../verify/proto/liveness.rs"]
+mod tests;

@@ -1,0 +1,81 @@
+//! Where the messages to send come from, and the frame that they go into.
+//!
+//! Owns the hand-over between a session's queue and its wire. It must never know what else is in a
+//! frame.
+
+use bytes::Bytes;
+
+/// Where the messages to send come from.
+pub(crate) trait MessageSource {
+    /// What comes next. Messages that lie packed as blocks it adds to the frame itself; the peer has to
+    /// accept messages of their size. Expired ones are skipped inside.
+    fn next(&mut self, plaintext: &mut Plaintext<'_>) -> Next;
+}
+
+/// What a source has next.
+pub(crate) enum Next {
+    /// A message, for the caller to write.
+    Message(Bytes),
+    /// So many messages, which are in the frame.
+    Packed(u64),
+    /// Messages for which the frame has no room.
+    NoRoom,
+    /// Nothing for now.
+    Empty,
+}
+
+/// What one call of `Connection::seal` wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sealed {
+    /// Frames that were appended.
+    pub(crate) frames: u32,
+    /// Messages whose last byte is in one of them, in the order in which the source gave them.
+    pub(crate) messages_finished: u64,
+    /// Bytes that were appended.
+    pub(crate) bytes: usize,
+}
+
+/// The plaintext of the frame that is being filled.
+pub(crate) struct Plaintext<'a> {
+    bytes: &'a mut Vec<u8>,
+    capacity: usize,
+}
+
+impl<'a> Plaintext<'a> {
+    /// An empty frame of at most `capacity` bytes that uses `scratch` as its memory.
+    pub(crate) fn new(scratch: &'a mut Vec<u8>, capacity: usize) -> Self {
+        scratch.clear();
+        Self { bytes: scratch, capacity }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Allows `bytes` more.
+    pub(crate) fn extend_capacity(&mut self, bytes: usize) {
+        self.capacity += bytes;
+    }
+
+    /// Bytes that may still be added.
+    pub(crate) fn room(&self) -> usize {
+        self.capacity - self.bytes.len()
+    }
+
+    /// Adds packed blocks if all of them fit.
+    #[must_use]
+    pub(crate) fn push_packed(&mut self, blocks: &[u8]) -> bool {
+        self.push_with(blocks.len(), |bytes| bytes.extend_from_slice(blocks))
+    }
+
+    /// Lets `write` append exactly `length` bytes, if they fit.
+    #[inline]
+    #[must_use]
+    pub(crate) fn push_with(&mut self, length: usize, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let fits = length <= self.room();
+        if fits {
+            write(self.bytes);
+        }
+        fits
+    }
+}

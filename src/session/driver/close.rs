@@ -1,0 +1,124 @@
+//! The end of a session: in good order by drain, goodbye, half-close and end of stream, or at once.
+//!
+//! Owns the order of those steps on our side, whoever begins, and the report. The connection says when
+//! a record may be written; this decides when we want to. It must never let our goodbye count a message
+//! that has not been delivered.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::base::error::{CloseReason, GoodbyeReason, PingError, SendErrorKind};
+use crate::base::metrics::SessionReport;
+use crate::proto::wire::connection::Connection;
+use crate::session::receive::window::Priority;
+
+use super::task::{Drain, Driver, Peer};
+
+/// Why sends are refused when the peer drains: it says why only in its goodbye.
+const PEER_DRAINS: CloseReason = CloseReason::PeerDrains;
+
+impl Driver {
+    /// Stops accepting, and lets the connection write our drain once the queue is empty. `why` is ours,
+    /// or none when the peer began. Open → Begun.
+    pub(super) fn begin_drain(&mut self, why: Option<CloseReason>, now: Instant) {
+        if self.drain != Drain::Open {
+            return;
+        }
+        self.drain = Drain::Begun(why);
+        self.liveness.draining(&self.session.context.settings, now.into_std());
+        let reason = why.unwrap_or(PEER_DRAINS);
+        if why.is_none() {
+            self.host.retired(&self.session, reason);
+        }
+        self.session.drain_now(reason);
+        let was_probing = self.liveness.probe_over();
+        if self.check.take().is_some() || was_probing {
+            let stands = self.session.retired().unwrap_or(reason);
+            self.session.probes.resolve(Err(PingError::Closed(stands)));
+        }
+        self.session.queue.refuse(SendErrorKind::Retired(reason));
+        self.connection.drain();
+        tracing::debug!(%reason, "draining");
+        // A draining session may go beyond the inbox's first bound.
+        self.resume(now);
+    }
+
+    /// Lets the connection write our goodbye once all that the peer sent has been delivered; on a wire
+    /// without a drain, whose peer may be waiting for ours, as soon as all that we have to send is
+    /// written.
+    pub(super) fn say_goodbye_when_due(&mut self) {
+        let Drain::Begun(why) = self.drain else { return };
+        let is_all_delivered = self.peer != Peer::Open && self.reading.pending.is_empty();
+        if is_all_delivered || !self.connection.abilities().drain {
+            self.connection.goodbye(match why {
+                None => GoodbyeReason::Answer,
+                Some(CloseReason::Idle) => GoodbyeReason::Idle,
+                Some(CloseReason::Age) => GoodbyeReason::Age,
+                Some(CloseReason::Evicted) => GoodbyeReason::Evicted,
+                Some(CloseReason::Superseded) => GoodbyeReason::Superseded,
+                Some(CloseReason::Drained | CloseReason::PoolClosed) => GoodbyeReason::Shutdown,
+                Some(_) => GoodbyeReason::Disconnected,
+            });
+        }
+    }
+
+    /// The session is over once both sides have half-closed.
+    pub(super) fn finish_if_closed(&mut self) -> Result<(), CloseReason> {
+        if !(self.reading.end_of_stream && self.writing.half_closed) {
+            return Ok(());
+        }
+        Err(match (self.drain, self.peer) {
+            (Drain::Begun(Some(ours)), _) => ours,
+            (_, Peer::Gone { why, .. }) => CloseReason::Peer(why),
+            _ => PEER_DRAINS,
+        })
+    }
+
+    /// Ends the session, last of all.
+    pub(super) fn end_session(&mut self, why: CloseReason) {
+        let session = Arc::clone(&self.session);
+        if why != CloseReason::Internal {
+            self.deliver_rest();
+        }
+        session.context.inbox.note_discarded(self.reading.pending.size().messages);
+        self.reading.pending.clear();
+
+        // Nothing is accepted from here on, so the report is final.
+        session.queue.refuse(SendErrorKind::Closed(why));
+        let accepted = session.queue.level().accepted;
+        self.writing.taken.clear();
+        session.context.budget.note_use();
+        session.queue.clear(&session.context.budget);
+        let expired = session.metrics.expired() + self.writing.batch.expired;
+        let delivered = match self.peer {
+            Peer::Gone { delivered, .. } => delivered,
+            Peer::Open | Peer::Drained => 0,
+        };
+        let report = SessionReport {
+            accepted,
+            delivered,
+            unknown: accepted.saturating_sub(expired).saturating_sub(delivered),
+            expired,
+            received: self.connection.received(),
+        };
+        // First the fact, then the pool's map, and only then those who wait and will look there.
+        session.end(why, report);
+        let host = &self.host;
+        if catch_unwind(AssertUnwindSafe(|| host.ended(&session, why, report))).is_err() {
+            tracing::error!("the pool panicked at the end of a session");
+        }
+        session.announce_end(why);
+    }
+
+    /// Delivers what has come in, as far as the second bound allows.
+    fn deliver_rest(&mut self) {
+        loop {
+            self.session.deliver(&mut self.reading.pending, Priority::Ending);
+            if !self.reading.pending.is_empty() || !self.next_messages() {
+                return;
+            }
+        }
+    }
+}

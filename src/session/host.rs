@@ -1,0 +1,26 @@
+//! What a session tells the pool.
+//!
+//! Owns nothing: it is the contract. A session must never ask the pool which session a peer has.
+
+use std::sync::Arc;
+
+use crate::base::error::CloseReason;
+use crate::base::io::BoxFuture;
+use crate::base::metrics::SessionReport;
+
+use super::state::Session;
+
+/// What a session tells the pool. Called by the session's driver, outside every lock.
+pub(crate) trait Host: Send + Sync + 'static {
+    /// The session is not to be handed out any more: its age is reached, the peer drains it, or a
+    /// probe failed. Called before the session refuses anything. Idempotent.
+    fn retired(&self, session: &Arc<Session>, why: CloseReason);
+
+    /// The session has ended. Called exactly once per driver, last of all, after its last message has
+    /// reached the inbox and before those who wait for its end are woken.
+    fn ended(&self, session: &Arc<Session>, reason: CloseReason, report: SessionReport);
+
+    /// The application's own health check, if it has one; run after a probe's pong. The host bounds
+    /// its time.
+    fn health_check(self: Arc<Self>, session: &Arc<Session>) -> Option<BoxFuture<'static, bool>>;
+}

@@ -1,0 +1,155 @@
+//! Accepted messages, in order, from the queue to the driver.
+//!
+//! Owns the form in which they wait: small ones packed as blocks in common memory, so that whoever
+//! seals them copies bytes and touches no message; others as they came. It must never reorder them, and
+//! never take much more memory than they have paid for.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::proto::wire::block;
+use crate::proto::wire::block::HEADER;
+use crate::proto::wire::connection::Abilities;
+use crate::session::buffers::{BufferPool, WRITE_BUFFER};
+
+use super::quota::{Quota, Reserved, cost};
+
+/// Largest message that is copied. Up to here a copy costs less than the reference count that the
+/// driver need not give back; at 1 KiB nothing is gained any more.
+const SMALL: usize = 256;
+
+/// Entries for which an empty buffer keeps memory (1 KiB); what a burst needed beyond is given back.
+const LARGE_IDLE: usize = 16;
+
+/// What waits next.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    Message(Queued),
+    Packed(Packed),
+}
+
+/// A message by itself.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) body: Bytes,
+    pub(crate) deadline: Option<Instant>,
+    quota: Quota,
+}
+
+impl Queued {
+    /// What it cost.
+    pub(crate) fn reserved(&self) -> Reserved {
+        Reserved::of(self.quota, cost(self.body.len()))
+    }
+}
+
+/// Small messages without deadlines, as blocks.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    bytes: Vec<u8>,
+    messages: u32,
+    reserved: Reserved,
+}
+
+impl Packed {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages.into()
+    }
+
+    /// What all of them cost.
+    pub(crate) fn reserved(&self) -> Reserved {
+        self.reserved
+    }
+
+    /// They are done with.
+    pub(crate) fn give_back(self, buffers: &BufferPool) {
+        buffers.give_write(self.bytes);
+    }
+
+    /// Whether a message of `len` bytes may lie here too.
+    fn takes(&self, len: usize, max_packed: usize) -> bool {
+        let max = self.bytes.capacity().min(max_packed);
+        self.bytes.len() + HEADER + len <= max
+    }
+
+    fn push(&mut self, kind: u8, body: &[u8], quota: Quota) {
+        block::put(&mut self.bytes, kind, body);
+        self.messages += 1;
+        self.reserved.add(Reserved::of(quota, cost(body.len())));
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct SendBuffer {
+    entries: VecDeque<Entry>,
+}
+
+impl SendBuffer {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Adds a message: takes it out of `body`, or copies it and leaves `body` as it was. `paid` are the
+    /// bytes that the session's messages have paid for: memory for blocks is at most as much again.
+    #[inline]
+    pub(crate) fn push(
+        &mut self,
+        body: &mut Bytes,
+        deadline: Option<Instant>,
+        quota: Quota,
+        paid: usize,
+        abilities: &Abilities,
+        buffers: &BufferPool,
+    ) {
+        let kind = match abilities.data_type {
+            Some(kind) if body.len() <= SMALL && deadline.is_none() => kind,
+            _ => {
+                let body = std::mem::take(body);
+                self.entries.push_back(Entry::Message(Queued { body, deadline, quota }));
+                return;
+            }
+        };
+        if let Some(Entry::Packed(last)) = self.entries.back_mut()
+            && last.takes(body.len(), abilities.max_packed)
+        {
+            return last.push(kind, body, quota);
+        }
+        let bytes = match paid.max(HEADER + body.len()) {
+            WRITE_BUFFER.. => buffers.take_write(),
+            size => Vec::with_capacity(size),
+        };
+        let mut packed = Packed { bytes, messages: 0, reserved: Reserved::default() };
+        packed.push(kind, body, quota);
+        self.entries.push_back(Entry::Packed(packed));
+    }
+
+    pub(crate) fn front(&self) -> Option<&Entry> {
+        self.entries.front()
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Entry> {
+        self.entries.pop_front()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    /// Keeps no memory that only traffic needs.
+    pub(crate) fn shrink(&mut self) {
+        if self.entries.is_empty() && self.entries.capacity() > LARGE_IDLE {
+            self.entries = VecDeque::new();
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "../../verify/session/send/buffer.rs"]
+mod tests;
