@@ -4,6 +4,7 @@
 //! an argument, randomness through [`Entropy`](crate::base::environment::Entropy), bytes as slices.
 
 pub(crate) mod backoff;
+pub(crate) mod dial_policy;
 pub(crate) mod native;
 pub(crate) mod rate_limit;
 pub(crate) mod slot;
