@@ -32,17 +32,12 @@ use crate::pool::race::{Candidate, Race};
 use crate::pool::room::Room;
 use crate::pool::target::Target;
 use crate::proto::backoff;
+use crate::proto::dial_policy::{
+    DialPolicy, Failed, Lost, Next, Reopened, Step, Timeouts, Unanswered,
+};
 use crate::proto::native::record::Verdict;
 use crate::proto::slot::{Claim, Ended};
 use crate::session::{Driver, Session};
-
-/// How often a dial that was refused for the sake of another connection tries again for its
-/// waiters. Without a fault once is enough: the other connection takes the slot.
-const REOPENINGS: u32 = 3;
-
-/// How long such a dial waits for the other connection before it tries again. The other connection
-/// was judged by the peer already, so it is at most a round trip away.
-const REOPEN_PAUSE: Duration = Duration::from_millis(200);
 
 /// Opens the stream of a dial: a closure of the application, boxed.
 pub(crate) type Opener =
@@ -211,24 +206,17 @@ enum Stop {
     /// The dial lost its slot; whoever took it has told the waiters.
     Displaced,
     /// It failed; the error goes to all waiters, with the backoff that it begins.
-    Failed(DialError, Option<backoff::Outcome>),
+    Failed(Failed<DialError>),
 }
 
-impl From<DialError> for Stop {
-    fn from(error: DialError) -> Self {
-        let outcome = match &error {
-            DialError::Check(_) => Some(backoff::Outcome::Refused),
-            // A reason of a later version is taken for a refusal by policy.
-            DialError::Rejected { reason: RejectReason::Refused | RejectReason::Other(_) } => {
-                Some(backoff::Outcome::Refused)
-            }
-            DialError::PoolClosed | DialError::Limit(_) | DialError::NoAddress(_) => None,
-            DialError::Rejected {
-                reason: RejectReason::Simultaneous | RejectReason::Duplicate,
-            } => None,
-            _ => Some(backoff::Outcome::Unreachable),
-        };
-        Self::Failed(error, outcome)
+/// What an error that ended the race means for the policy.
+fn why_unanswered(error: &DialError) -> Unanswered {
+    match error {
+        DialError::Check(_) => Unanswered::Refused,
+        DialError::PoolClosed | DialError::Limit(_) | DialError::NoAddress(_) => {
+            Unanswered::NotTried
+        }
+        _ => Unanswered::Unreachable,
     }
 }
 
@@ -273,7 +261,7 @@ impl Inner {
                         pool.dial_displaced(&dial);
                         None
                     }
-                    Err(Stop::Failed(error, outcome)) => {
+                    Err(Stop::Failed(Failed { error, outcome })) => {
                         debug!(error = %error, "dial failed");
                         pool.dial_failed(&dial, error, outcome);
                         None
@@ -295,8 +283,11 @@ impl Inner {
         source: Source,
         place: Place,
     ) -> Result<Driver, Stop> {
-        let _turn = self.before_abort(dial, self.take_turn(dial, place)).await??;
-        let mut until_commit = Instant::now() + self.settings.dial_timeout;
+        let turn = self.before_abort(dial, self.take_turn(dial, place)).await?;
+        let _turn = turn.map_err(|error| Stop::Failed(Failed { error, outcome: None }))?;
+        let timeouts =
+            Timeouts { dial: self.settings.dial_timeout, verdict: self.settings.verdict_timeout };
+        let mut policy = DialPolicy::new(timeouts, Instant::now().into_std());
         let (opener, data) = match source {
             Source::Connector(data) => (None, data),
             Source::Opener(opener, data) => (Some(opener), data),
@@ -310,45 +301,36 @@ impl Inner {
             None if dial.has_address() => {}
             None => race.resolve(),
         }
-        let mut reopenings = 0;
-        let mut failure = None;
         loop {
-            let answer =
-                self.before_abort(dial, self.answer(dial, &mut race, until_commit)).await?;
+            let until = policy.answer_due().into();
+            let answer = self.before_abort(dial, self.answer(dial, &mut race, until)).await?;
             let candidate = match answer {
                 Ok(candidate) => candidate,
-                // That a committed connection was lost tells more than what came after it.
-                Err(error) => return Err(failure.unwrap_or(error).into()),
+                Err(error) => {
+                    let why = why_unanswered(&error);
+                    return Err(Stop::Failed(policy.unanswered(why, error)));
+                }
             };
-            let loss = match self.commit(dial, candidate).await? {
+            let (why, error) = match self.commit(dial, candidate).await? {
                 Ok(driver) => return Ok(driver),
-                Err(loss) => loss,
+                Err(lost) => lost,
             };
-            if !self.reopen(dial) {
-                return Err(loss.into());
+            let slot = self.reopen(dial);
+            let Next { pause, step } = policy.lost(why, error, slot, Instant::now().into_std());
+            if let Some(pause) = pause {
+                self.before_abort(dial, tokio::time::sleep(pause)).await?;
             }
-            self.leave_to_parked(dial).await?;
-            match loss {
-                Loss::Other(reason) if reopenings < REOPENINGS => {
-                    reopenings += 1;
-                    self.before_abort(dial, tokio::time::sleep(REOPEN_PAUSE)).await?;
-                    until_commit = Instant::now() + self.settings.dial_timeout;
-                    failure = None;
+            match step {
+                Step::Fail(failed) => return Err(Stop::Failed(failed)),
+                Step::AwaitSpare => {}
+                Step::Redial => {
                     dial.renew_addresses();
                     race = Race::new(self.clone(), dial.clone(), data.clone());
                     if !dial.has_address() {
-                        // A stream that the caller brought is used up; without a way of its own
-                        // the dial can only say why.
-                        failure = Some(DialError::Rejected { reason });
+                        policy.resolves_anew();
                         race.resolve();
                     }
                 }
-                // Another connection that has answered may commit, with a new stamp.
-                Loss::Broken(error) => {
-                    until_commit = Instant::now() + self.settings.verdict_timeout;
-                    failure = Some(error);
-                }
-                loss => return Err(loss.into()),
             }
         }
     }
@@ -394,7 +376,7 @@ impl Inner {
         self: &Arc<Self>,
         dial: &Arc<Dial>,
         candidate: Candidate,
-    ) -> Result<Result<Driver, Loss>, Stop> {
+    ) -> Result<Result<Driver, (Lost, DialError)>, Stop> {
         let Some(stamp) = self.stamp_of_commit(dial) else { return Err(Stop::Displaced) };
         let Candidate { answered, address, mut timer } = candidate;
         let verdict = pin!(async { answered.commit(stamp).await?.verdict().await });
@@ -412,9 +394,9 @@ impl Inner {
                 Err(self.dial_rejected(dial, reason, retry_after))
             }
             Ok(Err(HandshakeError::TimedOut)) | Err(_) => {
-                Err(Loss::Broken(DialError::VerdictTimedOut))
+                Err((Lost::Broken, DialError::VerdictTimedOut))
             }
-            Ok(Err(error)) => Err(Loss::Broken(DialError::Handshake(error))),
+            Ok(Err(error)) => Err((Lost::Broken, DialError::Handshake(error))),
         })
     }
 
@@ -433,37 +415,32 @@ impl Inner {
         dial: &Dial,
         reason: RejectReason,
         retry_after: Option<Duration>,
-    ) -> Loss {
+    ) -> (Lost, DialError) {
         self.counters.rejected_by_peer.count(reason);
         self.events.publish(|| PoolEvent::Rejected {
             peer: dial.peer,
             reason,
             by: RejectedBy::Peer,
         });
-        match reason {
-            RejectReason::Simultaneous | RejectReason::Duplicate => Loss::Other(reason),
-            RejectReason::Full | RejectReason::Draining => Loss::Busy { reason, retry_after },
-            _ => Loss::Refused(reason),
-        }
+        let why = match reason {
+            RejectReason::Simultaneous | RejectReason::Duplicate => Lost::OtherConnection,
+            RejectReason::Full | RejectReason::Draining => Lost::Busy { retry_after },
+            RejectReason::Refused | RejectReason::Other(_) => Lost::Refused,
+        };
+        (why, DialError::Rejected { reason })
     }
 
     /// The committed connection has ended without a session. Another one, parked or on its way, may
-    /// take the slot; otherwise the dial goes on for those who still wait. False: somebody has the
-    /// slot already, or nobody waits.
-    pub(super) fn reopen(&self, dial: &Dial) -> bool {
+    /// take the slot; otherwise the dial goes on for those who still wait.
+    pub(super) fn reopen(&self, dial: &Dial) -> Reopened {
         let ours = self.registry.with(&dial.peer, |slot, _| slot.reopen(dial.attempt));
         dial.set_phase(DialPhase::Connecting);
         dial.settled.notify_waiters();
-        ours
-    }
-
-    /// A reopened dial does nothing while a connection that it has parked is about to be judged: that
-    /// one's session is for the dial's waiters.
-    async fn leave_to_parked(&self, dial: &Dial) -> Result<(), Stop> {
-        if dial.parked.load(Ordering::Relaxed) == 0 {
-            return Ok(());
+        match dial.parked.load(Ordering::Relaxed) {
+            _ if !ours => Reopened::No,
+            0 => Reopened::Yes,
+            _ => Reopened::WithParked,
         }
-        self.before_abort(dial, tokio::time::sleep(REOPEN_PAUSE)).await
     }
 
     /// Ends a dial without a session: settles the slot, then tells waiters and parked connections.
@@ -537,31 +514,6 @@ impl Inner {
             peer_instance: answered.instance,
             peer_max_message: answered.peer_max_message,
             application_payload: bytes::Bytes::new(),
-        }
-    }
-}
-
-/// Why a committed connection did not become a session.
-enum Loss {
-    /// The peer refused it because of another connection between us.
-    Other(RejectReason),
-    /// The peer has no room, or ends, and may have said for how long.
-    Busy { reason: RejectReason, retry_after: Option<Duration> },
-    /// The peer does not want us.
-    Refused(RejectReason),
-    /// It broke, and no verdict came.
-    Broken(DialError),
-}
-
-impl From<Loss> for Stop {
-    fn from(loss: Loss) -> Self {
-        match loss {
-            Loss::Other(reason) | Loss::Refused(reason) => DialError::Rejected { reason }.into(),
-            Loss::Busy { reason, retry_after } => Self::Failed(
-                DialError::Rejected { reason },
-                Some(backoff::Outcome::Busy { retry_after }),
-            ),
-            Loss::Broken(error) => error.into(),
         }
     }
 }

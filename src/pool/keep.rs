@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -18,6 +18,7 @@ use crate::base::sync::{Mutex, lock};
 use crate::pool::dial::Source;
 use crate::pool::inner::Inner;
 use crate::pool::target::Target;
+use crate::proto::dial_policy::{PersistentPolicy, Unreached};
 use crate::session::Session;
 
 /// The kept peers.
@@ -95,28 +96,32 @@ impl Inner {
     }
 
     async fn keep_up(self: &Arc<Self>, target: &Target, lost: &Notify) {
+        let policy = PersistentPolicy {
+            pause: self.settings.initial_backoff,
+            max_pause: self.settings.max_backoff,
+        };
         loop {
             let error = match self.obtain(target.clone(), Source::of(target)).await {
                 Ok(lease) => {
                     drop(lease);
-                    // A peer that accepts and goes at once must not be dialled without pause.
-                    let not_before = Instant::now() + self.settings.initial_backoff;
+                    let not_before = policy.connected(Instant::now().into_std());
                     lost.notified().await;
-                    sleep_until(not_before).await;
+                    sleep_until(not_before.into()).await;
                     continue;
                 }
                 Err(error) => error,
             };
             debug!(peer = %target.peer.short(), %error, "a kept peer is not reached");
-            match error.retry() {
-                Retry::At(until) => sleep_until(until).await,
-                Retry::Now => sleep(self.settings.initial_backoff).await,
-                // What the application can mend while the pool runs is tried again, rarely.
+            let why = match error.retry() {
+                Retry::At(until) => Unreached::BackingOff(until.into_std()),
+                Retry::Now => Unreached::Passing,
                 Retry::Never if matches!(error, DialError::PoolClosed | DialError::OwnIdentity) => {
-                    return;
+                    Unreached::Final
                 }
-                Retry::Never => sleep_until(Instant::now() + self.settings.max_backoff).await,
-            }
+                Retry::Never => Unreached::Lasting,
+            };
+            let Some(next) = policy.failed(why, Instant::now().into_std()) else { return };
+            sleep_until(next.into()).await;
         }
     }
 }
