@@ -30,7 +30,7 @@ use crate::pool::install::{Newcomer, room_of};
 use crate::pool::registry::Open;
 use crate::pool::room::Room;
 use crate::proto::native::record::Verdict;
-use crate::proto::slot::{Claim, Displaced, InboundCase, InboundDecision, Phase, View};
+use crate::proto::slot::{Claim, Displaced, Hearing, InboundCase, InboundDecision, Phase, View};
 use crate::session::{Driver, LeaseHandle, UncountedRef};
 use crate::transport::configure_tcp;
 use crate::transport::native::{Failed, Proposed};
@@ -284,12 +284,12 @@ impl Inner {
             handshake_time: began.elapsed(),
         });
         let mut spare = None;
-        let mut parked = false;
+        let mut hearing = Hearing::First;
         let mut waiting: Option<Parked> = None;
         loop {
             // Until the session has its driver, a close has to wait for us, whoever runs us.
             let work = self.work.token();
-            let decision = self.decide(&core, &claim, &mut spare, parked);
+            let decision = self.decide(&core, &claim, &mut spare, hearing);
             // Not before: the dial that parked us leaves its waiters to us.
             drop(waiting.take());
             match decision {
@@ -297,7 +297,7 @@ impl Inner {
                     // No await from here on: what stands in the slot gets its driver. Counted before
                     // it runs: the peer may act on the verdict at once.
                     self.counters.handshakes_accepted.one();
-                    self.count_inbound_row(row, parked);
+                    self.count_inbound_row(row, hearing);
                     let verdict = Verdict::Accept {
                         stamp,
                         observed: remote.map(|a| a.to_string()).unwrap_or_default(),
@@ -338,8 +338,8 @@ impl Inner {
                     }
                 },
                 Decision::Park(at) => {
-                    if !parked {
-                        parked = true;
+                    if hearing == Hearing::First {
+                        hearing = Hearing::AfterParking;
                         self.counters.parked.one();
                         self.counters.inbound_rows.committed_smaller.one();
                         self.counters.simultaneous_opens.one();
@@ -372,7 +372,7 @@ impl Inner {
         core: &LeaseHandle,
         claim: &Claim,
         spare: &mut Option<Room>,
-        parked: bool,
+        hearing: Hearing,
     ) -> Decision {
         let session = core.session();
         let peer = session.peer();
@@ -385,7 +385,7 @@ impl Inner {
             if self.refused_by_application(&peer).is_some() {
                 return Decision::Reject(RejectReason::Refused);
             }
-            let row = match slot.judge(claim, self.key_order(&peer), parked) {
+            let row = match slot.judge(claim, self.key_order(&peer), hearing) {
                 InboundDecision::Accept(row) => row,
                 InboundDecision::Reject(reason) => return Decision::Reject(reason),
                 InboundDecision::Park => {
@@ -441,7 +441,7 @@ impl Inner {
         reason
     }
 
-    fn count_inbound_row(&self, row: InboundCase, parked: bool) {
+    fn count_inbound_row(&self, row: InboundCase, hearing: Hearing) {
         let rows = &self.counters.inbound_rows;
         match row {
             InboundCase::Vacant => rows.absent.one(),
@@ -450,7 +450,9 @@ impl Inner {
             InboundCase::RetiresSession => rows.superseding.one(),
         }
         // One that was parked was counted then.
-        if !parked && matches!(row, InboundCase::AbortsDial | InboundCase::SupersedesDial) {
+        if hearing == Hearing::First
+            && matches!(row, InboundCase::AbortsDial | InboundCase::SupersedesDial)
+        {
             self.counters.simultaneous_opens.one();
         }
     }
@@ -465,7 +467,7 @@ impl Inner {
             origin: Origin::Inbound,
             handshake_hash: proposed.handshake_hash,
             our_instance: self.native.instance(),
-            peer_instance: proposed.claim.instance,
+            peer_instance: proposed.claim.instance().unwrap_or_default(),
             peer_max_message: proposed.peer_max_message,
             application_payload: proposed.application_payload.clone(),
         }

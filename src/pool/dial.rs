@@ -384,8 +384,7 @@ impl Inner {
         Ok(match answer {
             Ok(Ok((Verdict::Accept { stamp, observed, payload }, mut established))) => {
                 established.timer = timer;
-                let claim =
-                    Claim { instance: established.instance, stamp, heard: established.heard };
+                let claim = Claim::stamped(established.instance, stamp, established.heard);
                 let arrival = Arrival { established, claim, address, observed, payload };
                 Ok(self.dial_accepted(dial, arrival))
             }

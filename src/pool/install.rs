@@ -24,7 +24,9 @@ use crate::pool::reaper::Watched;
 use crate::pool::registry::Open;
 use crate::pool::room::Room;
 use crate::proto::native::record::Verdict;
-use crate::proto::slot::{AcceptCase, Acceptance, Claim, Displaced, DrainCase, Ended, Phase, View};
+use crate::proto::slot::{
+    AcceptCase, AcceptDecision, Claim, Displaced, DrainCase, Ended, Phase, View,
+};
 use crate::session::{Driver, Host, LeaseCore, LeaseHandle, Session, SessionSpec, UncountedRef};
 use crate::transport::native::Established;
 
@@ -103,12 +105,12 @@ impl Inner {
         let step = loop {
             let step = self.registry.with(&dial.peer, |slot, open| {
                 let row = match (slot.accepted(dial.attempt, &claim), open) {
-                    (Acceptance::Adopt(row), Open::Yes) => row,
-                    (Acceptance::Adopt(_), Open::No) => {
+                    (AcceptDecision::Adopt(row), Open::Yes) => row,
+                    (AcceptDecision::Adopt(_), Open::No) => {
                         untold = matches!(slot.dial_ended(dial.attempt), Ended::Current(_));
                         return Step::Drain(DrainCase::Cancelled);
                     }
-                    (Acceptance::Drain(row), _) => {
+                    (AcceptDecision::Drain(row), _) => {
                         slot.dial_ended(dial.attempt);
                         return Step::Drain(row);
                     }

@@ -466,7 +466,7 @@ mod tests {
     fn readers_see_what_stands_in_the_slot() {
         let registry = registry();
         let seen = || registry.session(&peer(1), |handle| Some(*handle));
-        let claim = |stamp| Claim { instance: 1, stamp, heard: stamp };
+        let claim = |stamp| Claim::stamped(1, stamp, stamp);
         let (attempt, first, second) = (AttemptId::next(), SessionId::next(), SessionId::next());
         registry.with(&peer(1), |slot, _| assert!(slot.dial(attempt, "dial")));
         assert_eq!(seen(), None);
@@ -487,7 +487,7 @@ mod tests {
     #[test]
     fn a_session_that_was_hidden_is_found_again_if_it_still_stands() {
         let registry = registry();
-        let claim = Claim { instance: 1, stamp: 1, heard: 1 };
+        let claim = Claim::stamped(1, 1, 1);
         let seen = || registry.session(&peer(1), |handle| Some(*handle));
         let id = SessionId::next();
         registry.with(&peer(1), |slot, _| slot.install_inbound(id, claim, session("session")));
@@ -515,7 +515,7 @@ mod tests {
     #[test]
     fn after_shutting_every_closure_knows_it() {
         let registry = registry();
-        let claim = Claim { instance: 1, stamp: 1, heard: 1 };
+        let claim = Claim::stamped(1, 1, 1);
         registry.with(&peer(1), |slot, open| {
             assert_eq!(open, Open::Yes);
             slot.install_inbound(SessionId::next(), claim, session("session"));
@@ -530,7 +530,7 @@ mod tests {
     #[test]
     fn peers_that_share_all_but_one_byte_are_apart() {
         let registry = registry();
-        let claim = Claim { instance: 1, stamp: 1, heard: 1 };
+        let claim = Claim::stamped(1, 1, 1);
         for n in 0..=100 {
             registry.with(&peer(n), |slot, _| {
                 slot.install_inbound(SessionId::next(), claim, Session(peer(n), "session"));

@@ -36,8 +36,8 @@ use crate::pool::outcome::Settled;
 use crate::pool::target::Target;
 use crate::proto::HandshakeRole;
 use crate::proto::backoff::Outcome;
-use crate::proto::native::connection::SessionCore;
 use crate::proto::dial_policy::Reopened;
+use crate::proto::native::connection::SessionCore;
 use crate::proto::slot::{Claim, View};
 use crate::session::{Availability, Lease, LeaseHandle};
 use crate::transport::native::{Established, Proposed};
@@ -117,7 +117,7 @@ fn peer(larger: bool) -> PeerId {
 
 /// The peer's first connection, and later ones.
 fn claim(n: u64) -> Claim {
-    Claim { instance: 9, stamp: n, heard: n }
+    Claim::stamped(9, n, n)
 }
 
 fn established(role: HandshakeRole) -> Established {

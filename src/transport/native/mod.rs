@@ -285,7 +285,7 @@ impl Native {
         let Authenticated { finished, peer, hello, heard, rest } = authenticated;
         Proposed {
             peer,
-            claim: Claim { instance: hello.instance, stamp: hello.stamp, heard },
+            claim: Claim::stamped(hello.instance, hello.stamp, heard),
             application_payload: hello.application_payload.clone(),
             handshake_hash: finished.handshake_hash,
             peer_max_message: hello.max_message,

@@ -163,8 +163,8 @@ async fn both_roles_end_with_one_session_over_any_split() {
             let (b, _) = native_of(2, |config| config.suite(suite));
             let (committed, proposed) = shake(&a, &b, hold).await;
             assert_eq!(proposed.peer, a.peer_id());
-            assert_eq!(proposed.claim.instance, a.instance());
-            assert_eq!(proposed.claim.stamp, 77);
+            let heard = proposed.claim.heard;
+            assert_eq!(proposed.claim, Claim::stamped(a.instance(), 77, heard));
             assert_eq!(proposed.peer_max_message, 1001);
             assert_eq!(proposed.application_payload, vec![1; 100]);
             let hash = proposed.handshake_hash;
