@@ -24,7 +24,8 @@
 //!
 //! The dial belongs to the pool, not to the first caller: any caller may be dropped at any await,
 //! and the others get their session. When two peers dial each other at the same moment, both ends
-//! keep the same one of the two connections, and no message that was accepted on the other is lost.
+//! keep the same one of the two connections, and no message that was accepted on the other is lost;
+//! the rule is on [one page](simultaneous_open).
 //!
 //! # The shortest embedding
 //!
@@ -119,6 +120,10 @@ pub mod fuzzing {
     //! Entry points of the fuzz targets.
     pub use crate::verify::fuzz::*;
 }
+
+#[cfg(doc)]
+#[doc = include_str!("../docs/simultaneous_open.md")]
+pub mod simultaneous_open {}
 
 pub mod config {
     //! What a [`Config`](crate::Config) is made of, and what can be wrong with it.

@@ -16,7 +16,14 @@ use crate::transport::{AnyTransport, Connector, TcpConnector};
 impl Pool {
     /// Begins to build a pool that speaks as `identity`.
     pub fn builder(identity: Identity) -> PoolBuilder {
-        PoolBuilder { identity, config: Config::default(), connector: None, hooks: None }
+        PoolBuilder {
+            identity,
+            config: Config::default(),
+            connector: None,
+            hooks: None,
+            #[cfg(test)]
+            transport: None,
+        }
     }
 }
 
@@ -27,6 +34,9 @@ pub struct PoolBuilder {
     config: Config,
     connector: Option<Arc<dyn Connector>>,
     hooks: Option<Arc<dyn Hooks>>,
+    /// Another transport than the native one.
+    #[cfg(test)]
+    pub(crate) transport: Option<AnyTransport>,
 }
 
 impl PoolBuilder {
@@ -64,8 +74,11 @@ impl PoolBuilder {
         let connector = self.connector.unwrap_or_else(|| {
             Arc::new(TcpConnector::default().user_timeout(settings.stall_timeout))
         });
+        let transport = AnyTransport::Native(Native::new(self.identity.clone(), &settings));
+        #[cfg(test)]
+        let transport = self.transport.unwrap_or(transport);
         let pool = Pool::new(PoolState::new(PoolParts {
-            transport: AnyTransport::Native(Native::new(self.identity.clone(), &settings)),
+            transport,
             peer: self.identity.peer_id(),
             settings,
             connector,

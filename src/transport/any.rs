@@ -16,8 +16,8 @@ use crate::base::error::{HandshakeError, RejectReason};
 use crate::base::id::PeerId;
 use crate::base::io::BoxedStream;
 use crate::proto::wire::connection::Abilities;
-#[cfg(any())]
-use crate::verify::plain;
+#[cfg(test)]
+use crate::verify::plain::transport as plain;
 
 /// Defines the stage of every wire, and the two ways to pass a call on to it.
 macro_rules! any {
@@ -26,7 +26,7 @@ macro_rules! any {
         pub(crate) enum $Any {
             Native($native),
             /// The wire of tests, which lacks what a wire may lack.
-            #[cfg(any())]
+            #[cfg(test)]
             Plain($plain),
         }
     };
@@ -37,7 +37,7 @@ macro_rules! pass {
     ($any:expr, $inner:ident => $call:expr) => {
         match $any {
             Self::Native($inner) => $call,
-            #[cfg(any())]
+            #[cfg(test)]
             Self::Plain($inner) => $call,
         }
     };
@@ -48,7 +48,7 @@ macro_rules! step {
     ($any:expr, $inner:ident => $call:expr, $Next:ident) => {
         match $any {
             Self::Native($inner) => $call.map($Next::Native),
-            #[cfg(any())]
+            #[cfg(test)]
             Self::Plain($inner) => $call.map($Next::Plain),
         }
     };

@@ -33,7 +33,8 @@ use crate::pool::{Pool, shutdown};
 use crate::proto::HandshakeRole;
 use crate::proto::backoff::Outcome;
 use crate::proto::dial_policy::{Failed, Reopened};
-use crate::proto::native::connection::SessionCore;
+use crate::proto::native::connection::NativeConnection;
+use crate::proto::native::handshake::Finished;
 use crate::proto::slot::{Claim, View};
 use crate::session::{Availability, Lease, LeaseHandle};
 use crate::transport::seam::{Accepted, Established};
@@ -114,16 +115,21 @@ fn peer(larger: bool) -> PeerId {
 
 /// The peer's first connection, and later ones.
 fn claim(n: u64) -> Claim {
-    Claim { instance: 9, stamp: n, heard: n }
+    Claim::stamped(9, n, n)
 }
 
-fn established(role: HandshakeRole) -> Established {
+fn finished(role: HandshakeRole) -> Finished {
     let (initiator, responder) = transports(Suite::default());
     let transport = if role == HandshakeRole::Initiator { initiator } else { responder };
+    Finished { transport, handshake_hash: [0; 32] }
+}
+
+fn established() -> Established {
+    let role = HandshakeRole::Initiator;
     Established {
         stream: Box::new(tokio::io::duplex(1).0),
         timer: Timer::default(),
-        connection: SessionCore::new(transport, params(role)),
+        connection: NativeConnection::new(finished(role).transport, params(role)).into(),
         leftover: Vec::new(),
         handshake_hash: [0; 32],
         peer_max_message: 1 << 20,
@@ -144,7 +150,7 @@ fn task(pool: &Pool, dial: &Arc<Dial>) -> DialTask {
 
 fn accept(pool: &Pool, dial: &Arc<Dial>, claim: Claim) {
     let accepted = Accepted {
-        established: Box::new(established(HandshakeRole::Initiator)),
+        established: Box::new(established()),
         claim,
         observed: String::new(),
         application_payload: Bytes::new(),
@@ -161,11 +167,14 @@ fn install(pool: &Pool, peer: PeerId) -> Arc<crate::session::Session> {
     at_rest(pool, peer).unwrap().session().clone()
 }
 
-fn inbound(pool: &Pool, peer: PeerId, claim: Claim) -> Result<LeaseHandle, RejectReason> {
+/// The peer's `n`th connection has authenticated.
+fn inbound(pool: &Pool, peer: PeerId, n: u64) -> Result<LeaseHandle, RejectReason> {
     let responder = &pool.state().responder;
     let permit = responder.enter().unwrap();
-    let AnyTransport::Native(native) = &pool.state().transport;
-    let proposed = native.modelled(established(HandshakeRole::Responder), peer, claim);
+    let AnyTransport::Native(native) = &pool.state().transport else {
+        panic!("a pool speaks the native wire")
+    };
+    let proposed = native.modelled(finished(HandshakeRole::Responder), peer, n);
     let began = tokio::time::Instant::now();
     let decider = responder.decider(None, began, permit, DriverTask::Own);
     let decided = block_on(decider.decide(AnyProposed::Native(proposed)));
@@ -205,7 +214,7 @@ fn commit_against_inbound(pool: &Pool, larger: bool) {
             committed
         })
     };
-    let accepted = spawn(pool, move |pool| inbound(&pool, peer, claim(1)));
+    let accepted = spawn(pool, move |pool| inbound(&pool, peer, 1));
     let got = block_on(outcome.wait()).clone().expect("nothing broke");
     let committed = task.join().unwrap();
     let accepted = accepted.join().unwrap();
@@ -252,7 +261,7 @@ fn loom_a_parked_connection_takes_the_slot_of_a_lost_dial() {
         let peer = peer(false);
         let (dial, outcome, _place) = begin(pool, peer);
         assert!(task(&pool, &dial).stamp_of_commit().is_some());
-        let accepted = spawn(pool, move |pool| inbound(&pool, peer, claim(1)));
+        let accepted = spawn(pool, move |pool| inbound(&pool, peer, 1));
         let reopened = task(pool, &dial).reopen() != Reopened::No;
         assert!(reopened || dial.outcome.settled().is_some());
         let got = block_on(outcome.wait()).clone().expect("the inbound session is the waiter's");
@@ -345,7 +354,7 @@ fn loom_shutdown_against_install() {
     explore(|pool| {
         let peer = peer(true);
         let (dial, outcome, _place) = begin(pool, peer);
-        let accepted = spawn(pool, move |pool| inbound(&pool, peer, claim(1)));
+        let accepted = spawn(pool, move |pool| inbound(&pool, peer, 1));
         // Up to where it waits for what has been swept.
         assert!(pool.drain(Duration::from_secs(1)).now_or_never().is_none());
         let outcome = block_on(outcome.wait()).clone();

@@ -29,9 +29,7 @@ use crate::pool::slots::Open;
 use crate::proto::dial_policy::{
     DialPolicy, Failed, Lost, Next, Reopened, Step, Timeouts, Unanswered,
 };
-use crate::proto::slot::{
-    AcceptCase, Acceptance as AcceptDecision, Claim, Displaced, DrainCase, Ended,
-};
+use crate::proto::slot::{AcceptCase, AcceptDecision, Claim, Displaced, DrainCase, Ended};
 use crate::session::{Driver, LeaseHandle, SessionSpec, UncountedRef};
 use crate::transport::seam::{
     Accepted, Answered as _, Committed as _, Established, Transport as _, Verdict,

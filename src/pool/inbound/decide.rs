@@ -25,7 +25,7 @@ use crate::pool::limits::{Capacity, Reserved, with_permit};
 use crate::pool::pooled::{PooledSession, permit_of};
 use crate::pool::sessions::{NewSession, SessionTable};
 use crate::pool::slots::Open;
-use crate::proto::slot::{Displaced, InboundCase, InboundDecision, Phase, View};
+use crate::proto::slot::{Displaced, Hearing, InboundCase, InboundDecision, Phase, View};
 use crate::session::{Driver, LeaseHandle, SessionSpec, UncountedRef};
 use crate::transport::seam::{Acceptance, Proposal, Proposed as _, Transport as _};
 use crate::transport::{AnyProposed, AnyTransport};
@@ -107,12 +107,12 @@ impl Decider {
         loop {
             // Until the session has its driver, a close has to wait for us.
             let work = self.parts.lifecycle.work_token();
-            let was_parked = parked.is_some();
-            let decision = self.ask_slot(proposed.proposal(), &spec, was_parked);
+            let hearing = if parked.is_some() { Hearing::AfterParking } else { Hearing::First };
+            let decision = self.ask_slot(proposed.proposal(), &spec, hearing);
             // Not before: the dial that parked us leaves its waiters to us.
             drop(parked.take());
             match decision {
-                Decision::Accept(accept) => return Ok(self.accept(proposed, *accept, was_parked)),
+                Decision::Accept(accept) => return Ok(self.accept(proposed, *accept, hearing)),
                 Decision::Reject(reason) => {
                     let retry_after = match reason {
                         RejectReason::Draining => Some(RETRY_WHEN_DRAINING),
@@ -126,7 +126,7 @@ impl Decider {
                     return Err(self.reject(proposed, reason, retry_after));
                 }
                 Decision::Park(at) => {
-                    if !was_parked {
+                    if hearing == Hearing::First {
                         let counters = &self.parts.ctx.counters;
                         counters.parked.one();
                         counters.inbound_rows.committed_smaller.one();
@@ -178,7 +178,7 @@ impl Decider {
     }
 
     /// Has the slot machine decide, under the slot's lock; the session is installed if it accepts.
-    fn ask_slot(&self, proposal: &Proposal, spec: &SessionSpec, was_parked: bool) -> Decision {
+    fn ask_slot(&self, proposal: &Proposal, spec: &SessionSpec, hearing: Hearing) -> Decision {
         let (sessions, peer, claim) = (&self.parts.sessions, proposal.peer, proposal.claim);
         let decide = |spare: &mut Option<_>| {
             sessions.slots.with(&peer, |slot, open| {
@@ -190,7 +190,7 @@ impl Decider {
                 if sessions.failures.refused_by_application(&peer).is_some() {
                     return Reserved::Decided(Decision::Reject(RejectReason::Refused));
                 }
-                let case = match slot.judge(&claim, sessions.key_order(&peer), was_parked) {
+                let case = match slot.judge(&claim, sessions.key_order(&peer), hearing) {
                     InboundDecision::Accept(case) => case,
                     InboundDecision::Reject(reason) => {
                         return Reserved::Decided(Decision::Reject(reason));
@@ -225,12 +225,12 @@ impl Decider {
 
     /// Opens the session that stands in the slot now. No await from here on: what stands in the slot
     /// gets its driver.
-    fn accept(self, proposed: AnyProposed, accept: Accept, was_parked: bool) -> AcceptedSession {
+    fn accept(self, proposed: AnyProposed, accept: Accept, hearing: Hearing) -> AcceptedSession {
         let Accept { stamp, case, leases, displaced } = accept;
         let sessions = &self.parts.sessions;
         // Before the driver runs: the peer may act on the verdict at once.
         self.parts.ctx.counters.handshakes_accepted.one();
-        self.count_accepted(case, was_parked);
+        self.count_accepted(case, hearing);
         let observed = self.remote.as_ref().map(Address::to_string).unwrap_or_default();
         let established = proposed.accept(Acceptance { stamp, observed });
         let driver = sessions.start(leases.session(), established);
@@ -281,7 +281,7 @@ impl Decider {
         }
     }
 
-    fn count_accepted(&self, case: InboundCase, was_parked: bool) {
+    fn count_accepted(&self, case: InboundCase, hearing: Hearing) {
         let counters = &self.parts.ctx.counters;
         let cases = &counters.inbound_rows;
         match case {
@@ -291,7 +291,8 @@ impl Decider {
             InboundCase::RetiresSession => cases.superseding.one(),
         }
         // One that was parked was counted then.
-        if !was_parked && matches!(case, InboundCase::AbortsDial | InboundCase::SupersedesDial) {
+        let meets_dial = matches!(case, InboundCase::AbortsDial | InboundCase::SupersedesDial);
+        if hearing == Hearing::First && meets_dial {
             counters.simultaneous_opens.one();
         }
     }

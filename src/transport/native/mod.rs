@@ -202,7 +202,7 @@ impl Native {
         let Authenticated { finished, peer, hello, heard, rest } = authenticated;
         let proposal = Proposal {
             peer,
-            claim: Claim { instance: hello.instance, stamp: hello.stamp, heard },
+            claim: Claim::stamped(hello.instance, hello.stamp, heard),
             instance: hello.instance,
             max_message: hello.max_message,
             handshake_hash: finished.handshake_hash,
@@ -219,27 +219,13 @@ impl Native {
         Proposed { native: self.clone(), undecided: Box::new(undecided), proposal }
     }
 
-    /// A proposal without its handshake, for models of what follows from it.
+    /// A proposal without its handshake, for models of what follows from it. Its connection is the
+    /// `n`th of the peer.
     #[cfg(all(test, noise_pool_loom))]
-    pub(crate) fn modelled(
-        &self,
-        transport: crate::proto::native::crypto::Transport,
-        peer: PeerId,
-        claim: Claim,
-    ) -> Proposed {
-        let finished = Finished { transport, handshake_hash: [0; 32] };
-        let authenticated = Authenticated {
-            finished,
-            peer,
-            hello: Message3 {
-                instance: claim.instance,
-                stamp: claim.stamp,
-                max_message: 1 << 20,
-                application_payload: Bytes::new(),
-            },
-            heard: claim.heard,
-            rest: Vec::new(),
-        };
+    pub(crate) fn modelled(&self, finished: Finished, peer: PeerId, n: u64) -> Proposed {
+        let application_payload = Bytes::new();
+        let hello = Message3 { instance: 9, stamp: n, max_message: 1 << 20, application_payload };
+        let authenticated = Authenticated { finished, peer, hello, heard: n, rest: Vec::new() };
         let stream = Box::new(tokio::io::duplex(1).0);
         self.propose(stream, Timer::default(), authenticated)
     }
@@ -404,7 +390,7 @@ impl seam::Committed for Committed {
                 undecided.leftover = rest.to_vec();
                 Verdict::Accepted(Accepted {
                     established: undecided.established(),
-                    claim: Claim { instance, stamp, heard },
+                    claim: Claim::stamped(instance, stamp, heard),
                     observed,
                     application_payload: payload,
                 })

@@ -10,8 +10,8 @@ use super::input::Input;
 use crate::base::error::RejectReason;
 use crate::base::id::{AttemptId, SessionId};
 use crate::proto::slot::{
-    AcceptCase, Acceptance, Claim, Displaced, DrainCase, Ended, InboundCase, InboundDecision,
-    KeyOrder, Phase, Slot, View,
+    AcceptCase, AcceptDecision, Claim, Displaced, DrainCase, Ended, Hearing, InboundCase,
+    InboundDecision, KeyOrder, Phase, Slot, View,
 };
 
 /// Where a dial's task stands.
@@ -33,10 +33,36 @@ struct Dial {
     told: bool,
 }
 
+/// A claim as the account sees it.
+#[derive(Clone, Copy)]
+struct Dated {
+    /// Instance and stamp.
+    stamped: Option<(u64, u64)>,
+    heard: u64,
+}
+
+impl Dated {
+    fn claim(&self) -> Claim {
+        match self.stamped {
+            Some((instance, stamp)) => Claim::stamped(instance, stamp, self.heard),
+            None if self.is_presumed() => Claim::presumed(),
+            None => Claim::unstamped(self.heard),
+        }
+    }
+
+    fn is_presumed(&self) -> bool {
+        self.stamped.is_none() && self.heard == 0
+    }
+
+    fn instance(&self) -> Option<u64> {
+        self.stamped.map(|(instance, _)| instance)
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Session {
     id: SessionId,
-    claim: Claim,
+    claim: Dated,
     /// The instance that its own displaced.
     displaced: Option<u64>,
 }
@@ -71,25 +97,30 @@ pub fn slot_model(data: &[u8]) {
             5 => account.dial_ended(who),
             6 | 7 => {
                 let claim = claim(&mut input);
-                account.inbound(claim, order, what & 0x80 != 0);
+                let hearing = match what & 0x80 {
+                    0 => Hearing::First,
+                    _ => Hearing::AfterParking,
+                };
+                account.inbound(claim, order, hearing);
             }
             8 => {
                 let claim = claim(&mut input);
                 account.accepted(who, claim);
             }
             9 => account.remove(who),
-            _ => account.disconnect(),
+            _ if what & 0x80 == 0 => account.disconnect(),
+            _ => account.confirm(who, u64::from(input.byte())),
         }
         account.compare();
     }
     account.end();
 }
 
-/// Few instances and stamps, so that all relations occur.
-fn claim(input: &mut Input<'_>) -> Claim {
+/// Few instances and stamps, so that all relations occur; one claim in four has none.
+fn claim(input: &mut Input<'_>) -> Dated {
     let (which, heard) = (input.byte(), input.byte());
     let (instance, stamp) = (u64::from(which & 3), u64::from(which >> 2));
-    Claim { instance, stamp, heard: u64::from(heard) }
+    Dated { stamped: (instance != 3).then_some((instance, stamp)), heard: u64::from(heard) }
 }
 
 impl Account {
@@ -191,7 +222,7 @@ impl Account {
         }
     }
 
-    fn inbound(&mut self, claim: Claim, order: KeyOrder, parked: bool) {
+    fn inbound(&mut self, claim: Dated, order: KeyOrder, hearing: Hearing) {
         let expected = match (self.current().map(|dial| self.dials[dial].stand), &self.held) {
             (Some(Stand::Current { phase: Phase::Open, .. }), _) => {
                 InboundDecision::Accept(InboundCase::AbortsDial)
@@ -201,55 +232,60 @@ impl Account {
             }
             (Some(_), _) => InboundDecision::Park,
             (None, None) => InboundDecision::Accept(InboundCase::Vacant),
+            (None, Some(held)) if held.claim.is_presumed() && order == KeyOrder::PeerSmaller => {
+                InboundDecision::Park
+            }
             (None, Some(held)) if newer(&claim, &held.claim) => {
                 InboundDecision::Accept(InboundCase::RetiresSession)
             }
-            (None, Some(_)) if parked => InboundDecision::Reject(RejectReason::Simultaneous),
-            (None, Some(_)) => InboundDecision::Reject(RejectReason::Duplicate),
+            (None, Some(_)) => InboundDecision::Reject(match hearing {
+                Hearing::First => RejectReason::Duplicate,
+                Hearing::AfterParking => RejectReason::Simultaneous,
+            }),
         };
-        let judgement = self.slot.judge(&claim, order, parked);
+        let judgement = self.slot.judge(&claim.claim(), order, hearing);
         assert_eq!(judgement, expected);
         if let InboundDecision::Accept(_) = judgement {
             let id = self.new_session();
-            let displaced = self.slot.install_inbound(id, claim, id);
+            let displaced = self.slot.install_inbound(id, claim.claim(), id);
             self.installed(id, claim, None, displaced);
         }
     }
 
-    fn accepted(&mut self, who: usize, claim: Claim) {
+    fn accepted(&mut self, who: usize, claim: Dated) {
         let Some(who) = self.pick(who) else { return };
         let held = self.held;
         let expected = match self.dials[who].stand {
             Stand::Current { phase: Phase::Committed, .. } => {
-                Acceptance::Adopt(AcceptCase::Current)
+                AcceptDecision::Adopt(AcceptCase::Current)
             }
             // The peer has nothing to accept.
             Stand::Current { phase: Phase::Open, .. } | Stand::Over => return,
-            Stand::Superseded { cancelled: true } => Acceptance::Drain(DrainCase::Cancelled),
+            Stand::Superseded { cancelled: true } => AcceptDecision::Drain(DrainCase::Cancelled),
             Stand::Superseded { cancelled: false } => {
                 match (self.current().map(|dial| self.dials[dial].stand), held) {
                     (Some(Stand::Current { phase: Phase::Open, .. }), _) => {
-                        Acceptance::Adopt(AcceptCase::LateAbortsDial)
+                        AcceptDecision::Adopt(AcceptCase::LateAbortsDial)
                     }
-                    (Some(_), _) => Acceptance::Adopt(AcceptCase::LateSupersedesDial),
-                    (None, None) => Acceptance::Adopt(AcceptCase::LateVacant),
+                    (Some(_), _) => AcceptDecision::Adopt(AcceptCase::LateSupersedesDial),
+                    (None, None) => AcceptDecision::Adopt(AcceptCase::LateVacant),
                     (None, Some(held)) if newer(&claim, &held.claim) => {
-                        Acceptance::Adopt(AcceptCase::LateRetiresSession)
+                        AcceptDecision::Adopt(AcceptCase::LateRetiresSession)
                     }
-                    (None, Some(_)) => Acceptance::Drain(DrainCase::Stale),
+                    (None, Some(_)) => AcceptDecision::Drain(DrainCase::Stale),
                 }
             }
         };
         let attempt = self.dials[who].attempt;
-        let acceptance = self.slot.accepted(attempt, &claim);
+        let acceptance = self.slot.accepted(attempt, &claim.claim());
         assert_eq!(acceptance, expected);
         match acceptance {
-            Acceptance::Adopt(_) => {
+            AcceptDecision::Adopt(_) => {
                 let id = self.new_session();
-                let displaced = self.slot.install_outbound(attempt, id, claim, id);
+                let displaced = self.slot.install_outbound(attempt, id, claim.claim(), id);
                 self.installed(id, claim, Some(who), displaced);
             }
-            Acceptance::Drain(_) => {
+            AcceptDecision::Drain(_) => {
                 assert_eq!(self.slot.dial_ended(attempt), Ended::Forgotten);
                 self.dials[who].stand = Stand::Over;
             }
@@ -266,7 +302,7 @@ impl Account {
     fn installed(
         &mut self,
         id: SessionId,
-        claim: Claim,
+        claim: Dated,
         dial: Option<usize>,
         displaced: Displaced<usize, SessionId>,
     ) {
@@ -286,11 +322,11 @@ impl Account {
         }
         assert_eq!(displaced.dial, expected);
         assert_eq!(displaced.session, self.held.map(|held| held.id));
-        let reborn = self.held.filter(|held| held.claim.instance != claim.instance);
-        let back = reborn.is_some_and(|held| held.displaced == Some(claim.instance));
-        assert_eq!(displaced.conflict, back);
+        let reborn = self.held.filter(|held| held.claim.instance() != claim.instance());
+        let back = |instance| reborn.is_some_and(|held| held.displaced == Some(instance));
+        assert_eq!(displaced.conflict, claim.instance().is_some_and(back));
         let displaced = match reborn {
-            Some(held) => Some(held.claim.instance),
+            Some(held) => held.claim.instance(),
             None => self.held.and_then(|held| held.displaced),
         };
         self.held = Some(Session { id, claim, displaced });
@@ -305,6 +341,20 @@ impl Account {
         assert_eq!(self.slot.remove(id), held.then_some(id), "only the session itself");
         if held {
             self.held = None;
+        }
+    }
+
+    fn confirm(&mut self, who: usize, heard: u64) {
+        if self.sessions.is_empty() {
+            return;
+        }
+        let id = self.sessions[who % self.sessions.len()];
+        self.slot.confirm(id, Claim::unstamped(heard));
+        if let Some(held) = &mut self.held
+            && held.id == id
+            && held.claim.is_presumed()
+        {
+            held.claim.heard = heard;
         }
     }
 
@@ -369,10 +419,11 @@ impl Account {
 }
 
 /// Whether the peer made the connection `c` after it gave `s` up, as the design words it.
-fn newer(c: &Claim, s: &Claim) -> bool {
-    assert!(!(c.supersedes(s) && s.supersedes(c)));
-    match c.instance == s.instance {
-        true => c.stamp > s.stamp,
-        false => c.heard > s.heard,
+fn newer(c: &Dated, s: &Dated) -> bool {
+    let (claim, held) = (c.claim(), s.claim());
+    assert!(!(claim.supersedes(&held) && held.supersedes(&claim)));
+    match (c.stamped, s.stamped) {
+        (Some((one, c)), Some((other, s))) if one == other => c > s,
+        _ => c.heard > s.heard,
     }
 }

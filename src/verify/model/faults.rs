@@ -5,11 +5,14 @@
 
 use crate::base::error::RejectReason;
 use crate::base::id::{AttemptId, SessionId};
+use crate::proto::slot::machine::State;
 use crate::proto::slot::{
-    Acceptance, Claim, Disconnected, Ended, InboundDecision, KeyOrder, Slot, State,
+    AcceptDecision, Claim, Disconnected, Ended, Hearing, InboundCase, InboundDecision, KeyOrder,
+    Slot,
 };
 
-use super::connection::{Id, Side};
+use super::connection::{End, Id, Side};
+use super::{Scenario, Wire};
 
 /// A rule that is broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,10 +45,49 @@ pub(super) enum Fault {
     RemovalByKey,
     /// A message whose session broke is sent again.
     BlindRepeat,
+    /// Without stamps, connections are dated by the order in which their handshakes ended.
+    DatedByHandshakeEnd,
+    /// Without verdicts, whatever comes replaces a session that is presumed.
+    PresumptionYields,
+}
+
+/// What dates a connection at one of its ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// Message 1 arrives.
+    MessageOne,
+    /// Message 2 arrives.
+    MessageTwo,
+    /// Message 3 is written, or arrives.
+    MessageThree,
+    /// The responder's first frame arrives.
+    FirstFrame,
+}
+
+/// Whether the moment is the one whose order counts.
+pub(super) fn dates(scenario: &Scenario, moment: Moment) -> bool {
+    match scenario.wire {
+        Wire::Stamped => matches!(moment, Moment::MessageOne | Moment::MessageTwo),
+        Wire::Unstamped if scenario.fault == Some(Fault::DatedByHandshakeEnd) => {
+            moment == Moment::MessageThree
+        }
+        Wire::Unstamped => matches!(moment, Moment::MessageOne | Moment::FirstFrame),
+    }
+}
+
+/// What an end claims for its connection.
+pub(super) fn claim(scenario: &Scenario, end: &End, stamp: u8) -> Claim {
+    let heard = u64::from(end.heard);
+    match scenario.wire {
+        Wire::Stamped => {
+            Claim::stamped(instance(scenario.fault, end.epoch), u64::from(stamp), heard)
+        }
+        Wire::Unstamped => Claim::unstamped(heard),
+    }
 }
 
 /// The instance that a node's incarnation announces.
-pub(super) fn instance(fault: Option<Fault>, epoch: u8) -> u64 {
+fn instance(fault: Option<Fault>, epoch: u8) -> u64 {
     if fault == Some(Fault::OneInstance) { 1 } else { u64::from(epoch) + 1 }
 }
 
@@ -55,14 +97,19 @@ pub(super) fn judge(
     slot: &Slot<u8, Id>,
     side: Side,
     claim: &Claim,
-    parked: bool,
+    hearing: Hearing,
 ) -> InboundDecision {
     let order = match (fault, side) {
         (Some(Fault::BothAccept), _) => KeyOrder::PeerLarger,
         (Some(Fault::BothPark), _) | (_, 1) => KeyOrder::PeerSmaller,
         _ => KeyOrder::PeerLarger,
     };
-    match slot.judge(&altered(fault, slot, claim), order, parked) {
+    match slot.judge(&altered(fault, slot, claim), order, hearing) {
+        InboundDecision::Park
+            if fault == Some(Fault::PresumptionYields) && slot.session().is_some() =>
+        {
+            InboundDecision::Accept(InboundCase::RetiresSession)
+        }
         InboundDecision::Park if fault == Some(Fault::RejectInsteadOfPark) => {
             InboundDecision::Reject(RejectReason::Simultaneous)
         }
@@ -76,7 +123,7 @@ pub(super) fn accepted(
     slot: &Slot<u8, Id>,
     attempt: AttemptId,
     claim: &Claim,
-) -> Acceptance {
+) -> AcceptDecision {
     slot.accepted(attempt, &altered(fault, slot, claim))
 }
 
@@ -117,18 +164,18 @@ pub(super) fn remove(fault: Option<Fault>, slot: &mut Slot<u8, Id>, id: SessionI
 /// The claim as a faulty comparison would take it.
 fn altered(fault: Option<Fault>, slot: &Slot<u8, Id>, claim: &Claim) -> Claim {
     let mut claim = *claim;
-    if let State::Ready(held) = &slot.state {
-        let held = &held.claim;
+    let State::Ready(held) = &slot.state else { return claim };
+    if let (Some(ours), Some(held)) = (&mut claim.stamped, &held.claim.stamped) {
         match fault {
             Some(Fault::NewcomerWins) => {
-                (claim.instance, claim.stamp) = (held.instance, held.stamp + 1);
+                (ours.instance, ours.stamp) = (held.instance, held.stamp + 1);
             }
-            Some(Fault::HolderWins) => (claim.instance, claim.stamp) = (held.instance, held.stamp),
-            Some(Fault::OtherInstanceWins) if claim.instance != held.instance => {
-                claim.heard = held.heard + 1;
-            }
+            Some(Fault::HolderWins) => (ours.instance, ours.stamp) = (held.instance, held.stamp),
             _ => {}
         }
+    }
+    if fault == Some(Fault::OtherInstanceWins) && claim.instance() != held.claim.instance() {
+        claim.heard = held.claim.heard + 1;
     }
     claim
 }

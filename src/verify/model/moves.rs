@@ -2,14 +2,14 @@
 //!
 //! Owns the list of moves, and which of them a state allows. What a move does is [`super::pool`].
 
-use crate::proto::slot::{Claim, InboundDecision};
+use crate::proto::slot::{Hearing, InboundDecision};
 
 use super::connection::{Connection, Id, Message, Side, Stage};
 use super::world::World;
-use super::{Kind, Scenario, faults};
+use super::{Kind, Scenario, Wire, faults};
 
 /// The number of kinds of bounded events.
-pub(super) const KINDS: usize = Kind::Restart as usize + 1;
+pub(super) const KINDS: usize = Kind::Presume as usize + 1;
 
 /// How a session or a process goes away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,10 @@ pub(super) enum Move {
     Refuse(Id, Side),
     /// The verdict is late.
     Timeout(Id, Side),
+    /// The first frame is late, and the accept is presumed.
+    Presume(Id, Side),
+    /// It is later still, and the presumption counts as confirmed.
+    Confirm(Id, Side),
     Break(Id),
     Blackhole(Id),
     /// The session is closed (discarded, evicted, failed a check), at once or by a drain.
@@ -124,18 +128,22 @@ fn on_end(
     }
     match end.stage {
         Stage::Parked => {
-            let claim = Claim {
-                instance: faults::instance(scenario.fault, end.epoch),
-                stamp: u64::from(end.stamp),
-                heard: u64::from(end.heard),
-            };
-            let judgement = faults::judge(scenario.fault, &node.slot, side, &claim, true);
+            let claim = faults::claim(scenario, end, end.stamp);
+            let hearing = Hearing::AfterParking;
+            let judgement = faults::judge(scenario.fault, &node.slot, side, &claim, hearing);
             if judgement != InboundDecision::Park {
                 out.push(Move::Judge(id, side));
             }
         }
-        Stage::AwaitsVerdict if may(Kind::Timeout) && !c.is_forsaken(side) => {
-            out.push(Move::Timeout(id, side));
+        Stage::AwaitsVerdict => match scenario.wire {
+            Wire::Stamped if may(Kind::Timeout) && !c.is_forsaken(side) => {
+                out.push(Move::Timeout(id, side));
+            }
+            Wire::Unstamped if may(Kind::Presume) => out.push(Move::Presume(id, side)),
+            _ => {}
+        },
+        Stage::Live if may(Kind::Timeout) && node.presumes(id) => {
+            out.push(Move::Confirm(id, side));
         }
         Stage::Retired => out.push(Move::Return(id, side)),
         _ => {}

@@ -7,14 +7,15 @@
 use crate::base::error::RejectReason;
 use crate::base::id::SessionId;
 use crate::proto::slot::{
-    AcceptCase, Acceptance, Claim, Displaced, DrainCase, Ended, InboundCase, InboundDecision,
-    Phase, Slot,
+    AcceptCase, AcceptDecision, Claim, Displaced, DrainCase, Ended, Hearing, InboundCase,
+    InboundDecision, Phase, Slot,
 };
 
 use super::connection::{Connection, Id, Message, Queue, Refusal, Side, Stage, other};
+use super::faults::Moment;
 use super::moves::{How, Move};
 use super::world::{Dial, Lost, Violation, World, attempt};
-use super::{Fault, Kind, Row, Rows, Scenario, faults};
+use super::{Fault, Kind, Row, Rows, Scenario, Wire, faults};
 
 /// One move under way.
 pub(super) struct Step<'a> {
@@ -32,7 +33,7 @@ impl Step<'_> {
                 self.spend(Kind::Refuse);
                 self.deliver(id, side, true);
             }
-            Move::Judge(id, side) => self.judge(id, side, true),
+            Move::Judge(id, side) => self.judge(id, side, Hearing::AfterParking),
             Move::Resume(side, number) => self.resume(side, number),
             Move::Notice(id, side) => {
                 if !self.world.at(id).broken {
@@ -70,6 +71,14 @@ impl Step<'_> {
                 self.break_connection(id);
                 self.close(id, side, How::Cut);
                 self.lost_connection(id, side);
+            }
+            Move::Confirm(id, side) => {
+                self.spend(Kind::Timeout);
+                self.confirm(id, side);
+            }
+            Move::Presume(id, side) => {
+                self.spend(Kind::Presume);
+                self.accepted(id, side, 0);
             }
             Move::Break(id) => {
                 self.spend(Kind::Break);
@@ -197,16 +206,15 @@ impl Step<'_> {
         let stage = self.world.at(id).ends[side].stage;
         match (message, stage) {
             (Message::One, Stage::Listens) => {
-                let heard = self.world.nodes[side].hear();
+                self.date(id, side, Moment::MessageOne);
                 let epoch = self.world.nodes[side].epoch;
-                let end = &mut self.world.at(id).ends[side];
-                (end.stage, end.heard) = (Stage::AwaitsCommit, heard);
+                self.world.at(id).ends[side].stage = Stage::AwaitsCommit;
                 self.send(id, side, Message::Two { epoch });
             }
             (Message::Two { epoch }, Stage::AwaitsAnswer) => {
-                let heard = self.world.nodes[side].hear();
+                self.date(id, side, Moment::MessageTwo);
                 let end = &mut self.world.at(id).ends[side];
-                (end.stage, end.heard, end.epoch) = (Stage::Spare, heard, epoch);
+                (end.stage, end.epoch) = (Stage::Spare, epoch);
                 if refuse {
                     self.dial(side, id.dial()).harmed = true;
                     self.dial_ended(side, id.dial());
@@ -215,15 +223,19 @@ impl Step<'_> {
                 }
             }
             (Message::Three { epoch, stamp }, Stage::AwaitsCommit) => {
+                self.date(id, side, Moment::MessageThree);
                 let end = &mut self.world.at(id).ends[side];
                 (end.epoch, end.stamp) = (epoch, stamp);
                 if refuse {
                     self.reject(id, side, Refusal::Check);
                 } else {
-                    self.judge(id, side, false);
+                    self.judge(id, side, Hearing::First);
                 }
             }
-            (Message::Accept { stamp }, Stage::AwaitsVerdict) => self.accepted(id, side, stamp),
+            (Message::Accept { stamp }, Stage::AwaitsVerdict) => {
+                self.date(id, side, Moment::FirstFrame);
+                self.accepted(id, side, stamp);
+            }
             (Message::Reject(why), Stage::AwaitsVerdict) => self.rejected(id, side, why),
             (Message::Data(number), Stage::Live | Stage::Retired | Stage::Draining) => {
                 if stage == Stage::Draining && self.scenario.fault == Some(Fault::DrainDoesNotRead)
@@ -245,7 +257,49 @@ impl Step<'_> {
             }
             (Message::Drain, Stage::Draining) => self.world.at(id).ends[side].stage = Stage::Gone,
             (Message::Reset, _) => self.lost_connection(id, side),
+            _ if self.scenario.wire == Wire::Unstamped => self.after_presumption(id, side, message),
             _ => self.world.flag(Violation::Machine),
+        }
+    }
+
+    /// A message arrives that only comes to an end, or from one, that was presumed to be accepted.
+    fn after_presumption(&mut self, id: Id, side: Side, message: Message) {
+        let end = &mut self.world.at(id).ends[side];
+        match (message, end.stage) {
+            // It was right.
+            (Message::Accept { .. }, Stage::Live) => self.confirm(id, side),
+            (Message::Accept { .. }, Stage::Retired | Stage::Draining) => {}
+            // It was wrong.
+            (Message::Reject(_), Stage::Live | Stage::Retired) => self.session_over(id, side),
+            (Message::Reject(_), Stage::Draining) => end.stage = Stage::Gone,
+            // The initiator gives up what it took for a session.
+            (Message::Drain, Stage::Parked) => {
+                end.stage = Stage::Gone;
+                self.send(id, side, Message::Drain);
+            }
+            _ => self.world.flag(Violation::Machine),
+        }
+    }
+
+    /// A session's presumption ends.
+    fn confirm(&mut self, id: Id, side: Side) {
+        let node = &mut self.world.nodes[side];
+        let heard = node.hear();
+        node.slot.confirm(session(id), Claim::unstamped(u64::from(heard)));
+    }
+
+    /// Dates the connection at this end, if the wire does so at this moment.
+    fn date(&mut self, id: Id, side: Side, moment: Moment) {
+        if faults::dates(self.scenario, moment) {
+            self.world.at(id).ends[side].heard = self.world.nodes[side].hear();
+        }
+    }
+
+    /// Draws a stamp, if the wire has stamps.
+    fn stamp(&mut self, side: Side) -> u8 {
+        match self.scenario.wire {
+            Wire::Stamped => self.world.nodes[side].draw_stamp(),
+            Wire::Unstamped => 0,
         }
     }
 
@@ -289,7 +343,9 @@ impl Step<'_> {
             self.stop(side, number);
             return;
         }
-        let (mut stamp, epoch) = (node.draw_stamp(), node.epoch);
+        let epoch = node.epoch;
+        let mut stamp = self.stamp(side);
+        self.date(id, side, Moment::MessageThree);
         if std::mem::replace(&mut self.dial(side, number).again, true) {
             self.rows.count(Row::CommitAgain);
         }
@@ -308,20 +364,20 @@ impl Step<'_> {
     fn accepted(&mut self, id: Id, side: Side, stamp: u8) {
         let number = id.dial();
         let fault = self.scenario.fault;
-        let claim = self.claim(id, side, stamp);
+        let claim = faults::claim(self.scenario, &self.world.at(id).ends[side], stamp);
         let slot = &self.world.nodes[side].slot;
         let verdict = faults::accepted(fault, slot, attempt(number), &claim);
         self.rows.count(match verdict {
-            Acceptance::Adopt(AcceptCase::Current) => Row::Current,
-            Acceptance::Adopt(AcceptCase::LateVacant) => Row::LateVacant,
-            Acceptance::Adopt(AcceptCase::LateAbortsDial) => Row::LateAbortsDial,
-            Acceptance::Adopt(AcceptCase::LateSupersedesDial) => Row::LateSupersedesDial,
-            Acceptance::Adopt(AcceptCase::LateRetiresSession) => Row::LateRetiresSession,
-            Acceptance::Drain(DrainCase::Cancelled) => Row::DrainCancelled,
-            Acceptance::Drain(DrainCase::Stale) => Row::DrainStale,
+            AcceptDecision::Adopt(AcceptCase::Current) => Row::Current,
+            AcceptDecision::Adopt(AcceptCase::LateVacant) => Row::LateVacant,
+            AcceptDecision::Adopt(AcceptCase::LateAbortsDial) => Row::LateAbortsDial,
+            AcceptDecision::Adopt(AcceptCase::LateSupersedesDial) => Row::LateSupersedesDial,
+            AcceptDecision::Adopt(AcceptCase::LateRetiresSession) => Row::LateRetiresSession,
+            AcceptDecision::Drain(DrainCase::Cancelled) => Row::DrainCancelled,
+            AcceptDecision::Drain(DrainCase::Stale) => Row::DrainStale,
         });
         match verdict {
-            Acceptance::Adopt(_) => {
+            AcceptDecision::Adopt(_) => {
                 if self.dial(side, number).disconnected {
                     self.world.flag(Violation::CameBack);
                 }
@@ -333,7 +389,7 @@ impl Step<'_> {
                 self.stop(side, number);
                 self.act_on(displaced, side);
             }
-            Acceptance::Drain(_) => {
+            AcceptDecision::Drain(_) => {
                 let slot = &mut self.world.nodes[side].slot;
                 if faults::dial_ended(fault, slot, attempt(number)) != Ended::Forgotten {
                     self.world.flag(Violation::Machine);
@@ -348,7 +404,11 @@ impl Step<'_> {
         let number = id.dial();
         self.world.at(id).ends[side].stage = Stage::Gone;
         self.dial(side, number).harmed |= why == Refusal::Check;
-        let lost = if why == Refusal::Check { Lost::Refused } else { Lost::Other };
+        // A termination does not say why.
+        let lost = match (self.scenario.wire, why) {
+            (Wire::Stamped, Refusal::Check) => Lost::Refused,
+            _ => Lost::Other,
+        };
         self.lost_committed(side, number, lost);
     }
 
@@ -427,11 +487,11 @@ impl Step<'_> {
 
     // ---- inbound connections -------------------------------------------------------------------
 
-    fn judge(&mut self, id: Id, side: Side, parked: bool) {
-        let stamp = self.world.at(id).ends[side].stamp;
-        let claim = self.claim(id, side, stamp);
+    fn judge(&mut self, id: Id, side: Side, hearing: Hearing) {
+        let end = self.world.at(id).ends[side];
+        let claim = faults::claim(self.scenario, &end, end.stamp);
         let slot = &self.world.nodes[side].slot;
-        match faults::judge(self.scenario.fault, slot, side, &claim, parked) {
+        match faults::judge(self.scenario.fault, slot, side, &claim, hearing) {
             InboundDecision::Accept(row) => {
                 self.rows.count(match row {
                     InboundCase::Vacant => Row::Vacant,
@@ -440,9 +500,9 @@ impl Step<'_> {
                     InboundCase::RetiresSession => Row::RetiresSession,
                 });
                 self.check_ghost(id, side);
-                let node = &mut self.world.nodes[side];
-                let stamp = node.draw_stamp();
-                let displaced = node.slot.install_inbound(session(id), claim, id);
+                let stamp = self.stamp(side);
+                let slot = &mut self.world.nodes[side].slot;
+                let displaced = slot.install_inbound(session(id), claim, id);
                 self.world.at(id).ends[side].stage = Stage::Live;
                 self.send(id, side, Message::Accept { stamp });
                 self.act_on(displaced, side);
@@ -483,6 +543,10 @@ impl Step<'_> {
     /// A session may be about to be retired for a connection: a dead incarnation of the peer must
     /// not win against the living one.
     fn check_ghost(&mut self, id: Id, side: Side) {
+        if self.scenario.wire == Wire::Unstamped {
+            // A restarted peer looks like its past, and a late first frame of that past is new.
+            return;
+        }
         let alive = self.world.nodes[other(side)].epoch;
         if let Some(&held) = self.world.nodes[side].slot.session()
             && let Some(held) = self.world.connection(held)
@@ -497,6 +561,11 @@ impl Step<'_> {
     /// A connection is about to be refused for the session that we hold: it must not be the
     /// peer's one living hope, and our session dead at the peer's end.
     fn check_dead_preferred(&mut self, id: Id, side: Side) {
+        if self.scenario.wire == Wire::Unstamped {
+            // The first frame of a dead session may come after message 1 of the live dial, which
+            // connects anew.
+            return;
+        }
         let peer = other(side);
         let hoped = self.world.at(id).ends[peer].stage == Stage::AwaitsVerdict
             && self.world.nodes[peer].current().is_some_and(|(number, ..)| number == id.dial());
@@ -603,15 +672,6 @@ impl Step<'_> {
 
     fn spend(&mut self, kind: Kind) {
         self.world.spent[kind as usize] += 1;
-    }
-
-    fn claim(&mut self, id: Id, side: Side, stamp: u8) -> Claim {
-        let end = self.world.at(id).ends[side];
-        Claim {
-            instance: faults::instance(self.scenario.fault, end.epoch),
-            stamp: u64::from(stamp),
-            heard: u64::from(end.heard),
-        }
     }
 
     /// The task of a dial that is under way.

@@ -122,6 +122,61 @@ fn random_walks_take_every_row() {
     assert_eq!(report.rows.missing(), [Row::Redial]);
 }
 
+/// Crossing dials without verdicts and stamps, where every accept may be presumed.
+fn unstamped() -> Scenario {
+    Scenario::unstamped(2).redials(2).with(Kind::Presume, 4)
+}
+
+#[test]
+fn unstamped_crossing() {
+    holds("unstamped, crossing", &unstamped(), 100);
+    let late = unstamped().with(Kind::Timeout, if QUICK { 1 } else { 2 });
+    holds("unstamped, crossing, late frames", &late, 3_000);
+}
+
+#[test]
+fn unstamped_restart_and_break() {
+    let restart = |dials| Scenario::unstamped(dials).redials(2).with(Kind::Restart, 1);
+    if QUICK {
+        holds("unstamped, restart", &restart(2), 9_000);
+        let both = restart(1).with(Kind::Break, 1).with(Kind::Presume, 2);
+        holds("unstamped, restart and break", &both, 7_000);
+        return holds("unstamped, break", &unstamped().with(Kind::Break, 1), 10_000);
+    }
+    let both = restart(2).with(Kind::Break, 1).with(Kind::Presume, 1);
+    holds("unstamped, restart and break", &both, 300_000);
+    let late = restart(2).with(Kind::Presume, 2).with(Kind::Timeout, 1);
+    holds("unstamped, restart, late frames", &late, 200_000);
+    let late = unstamped().with(Kind::Break, 1).with(Kind::Timeout, 1);
+    holds("unstamped, break, late frames", &late, 90_000);
+}
+
+#[test]
+fn unstamped_ends_of_sessions() {
+    let end = |kind| unstamped().with(kind, 1);
+    if QUICK {
+        return holds("unstamped, disconnect", &end(Kind::Disconnect), 60_000);
+    }
+    for (name, kind) in [
+        ("unstamped, abrupt close, late frames", Kind::Cut),
+        ("unstamped, drain, late frames", Kind::Drain),
+        ("unstamped, disconnect, late frames", Kind::Disconnect),
+        ("unstamped, silence, late frames", Kind::Blackhole),
+    ] {
+        holds(name, &end(kind).with(Kind::Timeout, 1), 50_000);
+    }
+}
+
+#[test]
+fn unstamped_random_walks() {
+    let everything = Scenario { wire: Wire::Unstamped, messages: 0, ..everything() };
+    let everything = everything.redials(3).with(Kind::Presume, 4);
+    let report = wander(&everything, 1, if QUICK { 10_000 } else { 200_000 });
+    summarise("unstamped, random walks", &report);
+    // Every row is taken, also the one that stamps make needless.
+    assert_eq!(report.rows.missing(), []);
+}
+
 #[test]
 #[ignore = "takes minutes and gigabytes; run it in release"]
 fn deep() {
@@ -141,6 +196,12 @@ fn deep() {
         }),
         ("three dials, drain, late verdict", {
             Scenario::new(3, 1).with(Kind::Drain, 1).with(Kind::Timeout, 1)
+        }),
+        ("unstamped, restart, break, late frames", {
+            unstamped().with(Kind::Restart, 1).with(Kind::Break, 1).with(Kind::Timeout, 1)
+        }),
+        ("unstamped, two drains, late frames", {
+            unstamped().with(Kind::Drain, 2).with(Kind::Timeout, 1)
         }),
     ] {
         let report = search(&scenario, MAX_STATES);
@@ -247,4 +308,15 @@ fn finds_removal_by_key_alone() {
 fn finds_a_blind_repeat() {
     let broken = Scenario::new(2, 1).with(Kind::Break, 1);
     is_found(Fault::BlindRepeat, broken, Violation::MessageTwice);
+}
+
+#[test]
+fn finds_dating_by_the_end_of_handshakes() {
+    is_found(Fault::DatedByHandshakeEnd, Scenario::unstamped(1), Violation::NoSession);
+}
+
+#[test]
+fn finds_a_presumed_session_that_yields_to_the_smaller_key() {
+    let presume = Scenario::unstamped(1).with(Kind::Presume, 2);
+    is_found(Fault::PresumptionYields, presume, Violation::NoSession);
 }

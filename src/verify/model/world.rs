@@ -5,12 +5,13 @@
 
 use std::fmt;
 
-use crate::base::id::AttemptId;
-use crate::proto::slot::{Phase, Slot, State, View};
+use crate::base::id::{AttemptId, SessionId};
+use crate::proto::slot::machine::State;
+use crate::proto::slot::{Phase, Slot, View};
 
 use super::connection::{Connection, End, Id, Message, Side, Stage, other};
 use super::moves::KINDS;
-use super::{Kind, Scenario};
+use super::{Kind, Scenario, Wire};
 
 /// The real machine's id of a node's n-th dial.
 pub(super) fn attempt(dial: u8) -> AttemptId {
@@ -105,6 +106,12 @@ impl Node {
             View::Dialing { dial, phase, waiters } => Some((*dial, phase, waiters)),
             _ => None,
         }
+    }
+
+    /// Whether the slot's session is this one, and presumed.
+    pub(super) fn presumes(&self, id: Id) -> bool {
+        matches!(&self.slot.state, State::Ready(held)
+            if held.id == SessionId::from_raw(id.raw()) && held.claim.is_presumed())
     }
 
     pub(super) fn dial(&mut self, number: u8) -> Option<&mut Dial> {
@@ -237,11 +244,13 @@ impl World {
         if scenario.renumber {
             for side in 0..2 {
                 let mut used = 0;
-                self.stamps_of(side, |stamp| {
-                    used |= 1_u64 << stamp;
-                    stamp
-                });
-                self.stamps_of(side, |stamp| rank(used, stamp));
+                if scenario.wire == Wire::Stamped {
+                    self.stamps_of(side, |stamp| {
+                        used |= 1_u64 << stamp;
+                        stamp
+                    });
+                    self.stamps_of(side, |stamp| rank(used, stamp));
+                }
                 let mut used = 0;
                 self.hearings_of(side, |heard| {
                     used |= 1_u64 << heard;
@@ -262,8 +271,10 @@ impl World {
                 dial.stamp = map(dial.stamp);
             }
         }
-        if let State::Ready(ready) = &mut self.nodes[peer].slot.state {
-            ready.claim.stamp = u64::from(map(ready.claim.stamp as u8));
+        if let State::Ready(ready) = &mut self.nodes[peer].slot.state
+            && let Some(stamped) = &mut ready.claim.stamped
+        {
+            stamped.stamp = u64::from(map(stamped.stamp as u8));
         }
         for c in &mut self.connections {
             if c.ends[peer].stage == Stage::Parked {
@@ -281,7 +292,9 @@ impl World {
     fn hearings_of(&mut self, side: Side, mut map: impl FnMut(u8) -> u8) {
         let node = &mut self.nodes[side];
         node.heard = map(node.heard);
-        if let State::Ready(ready) = &mut node.slot.state {
+        if let State::Ready(ready) = &mut node.slot.state
+            && ready.claim.heard > 0
+        {
             ready.claim.heard = u64::from(map(ready.claim.heard as u8));
         }
         for c in &mut self.connections {
@@ -321,8 +334,8 @@ impl World {
                 if !(a.slot.is_vacant() && b.slot.is_vacant()) {
                     return Some(Violation::StuckSuperseded);
                 }
-                let nothing_broke =
-                    |(kind, n): (usize, &u8)| kind == Kind::Join as usize || *n == 0;
+                let harmless = [Kind::Join as usize, Kind::Presume as usize];
+                let nothing_broke = |(kind, n): (usize, &u8)| harmless.contains(&kind) || *n == 0;
                 let dialled = a.dialled + b.dialled > 0;
                 if dialled && self.spent.iter().enumerate().all(nothing_broke) {
                     return Some(Violation::NoSession);

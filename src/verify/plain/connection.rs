@@ -1,7 +1,8 @@
 //! The connection half of the plain wire: a frame is a length of two bytes and one message.
 //!
-//! Owns the layout: the length is one more than the message's, and 0 is the goodbye. Lengths are masked
-//! by the number of the frame, so that whoever unmasks one twice loses the stream.
+//! Owns the layout: the length is two more than the message's, 0 is the goodbye, and 1 a greeting, which
+//! says nothing but that the responder has accepted. Lengths are masked by the number of the frame, so
+//! that a length that is unmasked twice loses the stream.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -26,6 +27,8 @@ pub(crate) struct PlainConnection {
     /// The length of the frame at the front of the input, once unmasked.
     length: Option<usize>,
     opened: Option<Event>,
+    /// Our greeting is to be written.
+    greets: bool,
     goodbye: Option<GoodbyeReason>,
     /// Our goodbye is written, the peer's has come.
     done: (bool, bool),
@@ -34,6 +37,11 @@ pub(crate) struct PlainConnection {
 }
 
 impl PlainConnection {
+    /// The responder's, which has accepted.
+    pub(crate) fn greeting() -> Self {
+        Self { greets: true, ..Self::default() }
+    }
+
     fn put_length(&mut self, out: &mut Vec<u8>, length: u16) {
         self.frames_out = self.frames_out.wrapping_add(1);
         out.extend_from_slice(&(length ^ self.frames_out).to_be_bytes());
@@ -50,7 +58,7 @@ impl Connection for PlainConnection {
             self.frames_in = self.frames_in.wrapping_add(1);
             self.length = Some(usize::from(u16::from_be_bytes(*prefix) ^ self.frames_in));
         }
-        let end = self.length.map(|length| PREFIX + length.saturating_sub(1));
+        let end = self.length.map(|length| PREFIX + length.saturating_sub(2));
         Ok(end.filter(|&end| end <= input.len()).map(|end| PREFIX..end))
     }
 
@@ -60,14 +68,18 @@ impl Connection for PlainConnection {
         _: Instant,
         memory: impl FnOnce(usize) -> M,
     ) -> Result<(), ProtocolError> {
-        self.opened = Some(if self.length.take() == Some(0) {
-            self.done.1 = true;
-            Event::Goodbye { reason: GoodbyeReason::Disconnected, received: 0 }
-        } else {
-            let mut plaintext = memory(body.len());
-            plaintext.as_mut().copy_from_slice(body);
-            Event::Message(plaintext.into())
-        });
+        self.opened = match self.length.take() {
+            Some(0) => {
+                self.done.1 = true;
+                Some(Event::Goodbye { reason: GoodbyeReason::Disconnected, received: 0 })
+            }
+            Some(1) => None,
+            _ => {
+                let mut plaintext = memory(body.len());
+                plaintext.as_mut().copy_from_slice(body);
+                Some(Event::Message(plaintext.into()))
+            }
+        };
         Ok(())
     }
 
@@ -89,6 +101,10 @@ impl Connection for PlainConnection {
         max: usize,
     ) -> Result<Sealed, ProtocolError> {
         let (begin, mut sealed) = (out.len(), Sealed::default());
+        if std::mem::take(&mut self.greets) {
+            self.put_length(out, 1);
+            sealed.frames += 1;
+        }
         while out.len() < max && !self.done.0 {
             let message = match source.next(&mut Plaintext::new(scratch, 0)) {
                 Next::Message(message) => message,
@@ -98,7 +114,7 @@ impl Connection for PlainConnection {
                 }
                 Next::Empty | Next::NoRoom | Next::Packed(_) => break,
             };
-            let length = if self.done.0 { 0 } else { message.len() as u16 + 1 };
+            let length = if self.done.0 { 0 } else { message.len() as u16 + 2 };
             self.put_length(out, length);
             out.extend_from_slice(&message);
             sealed.messages_finished += u64::from(!self.done.0);
@@ -132,7 +148,7 @@ impl Connection for PlainConnection {
     }
 
     fn wants_seal(&self) -> bool {
-        self.goodbye.is_some() && !self.done.0
+        self.greets || self.goodbye.is_some() && !self.done.0
     }
 
     fn finished_writing(&self) -> bool {

@@ -4,3 +4,7 @@
 //! the product.
 
 pub(crate) mod connection;
+#[cfg(test)]
+mod pool;
+#[cfg(test)]
+pub(crate) mod transport;

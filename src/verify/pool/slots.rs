@@ -47,7 +47,7 @@ fn slots() -> SlotMap<&'static str, Session> {
 fn readers_see_what_stands_in_the_slot() {
     let slots = slots();
     let seen = || slots.session(&peer(1), |handle| Some(*handle));
-    let claim = |stamp| Claim { instance: 1, stamp, heard: stamp };
+    let claim = |stamp| Claim::stamped(1, stamp, stamp);
     let (attempt, first, second) = (AttemptId::next(), SessionId::next(), SessionId::next());
     slots.with(&peer(1), |slot, _| assert!(slot.dial(attempt, "dial")));
     assert_eq!(seen(), None);
@@ -66,7 +66,7 @@ fn readers_see_what_stands_in_the_slot() {
 #[test]
 fn a_session_that_was_unlisted_is_found_again_if_it_still_stands() {
     let slots = slots();
-    let claim = Claim { instance: 1, stamp: 1, heard: 1 };
+    let claim = Claim::stamped(1, 1, 1);
     let seen = || slots.session(&peer(1), |handle| Some(*handle));
     let id = SessionId::next();
     slots.with(&peer(1), |slot, _| slot.install_inbound(id, claim, session("session")));
@@ -94,7 +94,7 @@ fn a_vacant_slot_has_no_entry() {
 #[test]
 fn after_shutting_every_closure_knows_it() {
     let slots = slots();
-    let claim = Claim { instance: 1, stamp: 1, heard: 1 };
+    let claim = Claim::stamped(1, 1, 1);
     slots.with(&peer(1), |slot, open| {
         assert_eq!(open, Open::Yes);
         slot.install_inbound(SessionId::next(), claim, session("session"));
@@ -109,7 +109,7 @@ fn after_shutting_every_closure_knows_it() {
 #[test]
 fn peers_that_share_all_but_one_byte_are_apart() {
     let slots = slots();
-    let claim = Claim { instance: 1, stamp: 1, heard: 1 };
+    let claim = Claim::stamped(1, 1, 1);
     for n in 0..=100 {
         slots.with(&peer(n), |slot, _| {
             slot.install_inbound(SessionId::next(), claim, Session(peer(n), "session"));

@@ -176,8 +176,10 @@ async fn both_roles_end_with_one_session_over_any_split() {
             let (committed, proposed) = shake(&a, &b, hold).await;
             let proposal = proposed.proposal();
             assert_eq!(proposal.peer, a.peer_id());
-            assert_eq!((proposal.instance, proposal.claim.instance), (a.instance(), a.instance()));
-            assert_eq!(proposal.claim.stamp, 77);
+            assert_eq!(
+                (proposal.instance, proposal.claim),
+                (a.instance(), Claim::stamped(a.instance(), 77, 1))
+            );
             assert_eq!(proposal.max_message, 1001);
             assert_eq!(proposal.application_payload, vec![1; 100]);
             let hash = proposal.handshake_hash;
@@ -188,7 +190,7 @@ async fn both_roles_end_with_one_session_over_any_split() {
             let answer = async { theirs.stream.write_all(&frames).await.unwrap() };
             let (accepted, ()) = tokio::join!(accepted(committed), answer);
             let Accepted { established: mut ours, claim, observed, application_payload } = accepted;
-            assert_eq!((claim.instance, claim.stamp), (b.instance(), 5));
+            assert_eq!(claim, Claim::stamped(b.instance(), 5, 1));
             assert_eq!(observed, OBSERVED);
             assert_eq!(application_payload, vec![2; 100]);
             assert_eq!(ours.peer_max_message, 1002);
