@@ -15,6 +15,10 @@ use crate::proto::wire::source::{MessageSource, Sealed};
 use crate::verify::plain::connection::PlainConnection;
 
 /// See the module.
+#[cfg_attr(
+    any(test, fuzzing),
+    expect(clippy::large_enum_variant, reason = "only tests have the small one")
+)]
 pub(crate) enum AnyConnection {
     /// Noise `XK` and frames of records: `docs/wire.md`.
     Native(NativeConnection),

@@ -297,7 +297,7 @@ impl Driver {
         Err(self.probe_failed(why, PingError::Closed(why)))
     }
 
-    /// A failed probe ends the session; the pool is told first, so that the next call dials.
+    /// A failed probe ends the session. The pool hears of it first, so that the next call dials.
     pub(super) fn probe_failed(&mut self, why: CloseReason, error: PingError) -> CloseReason {
         self.host.retired(&self.session, why);
         self.session.queue.refuse(SendErrorKind::Closed(why));
