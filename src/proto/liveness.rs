@@ -45,9 +45,9 @@ pub(crate) enum Ping {
     Open(Instant),
 }
 
-/// How far the session's life has come.
+/// How far the session has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Life {
+enum Stage {
     /// Handed out, until it is too old.
     Pooled,
     /// Leases in hand go on, until they have had long enough.
@@ -59,7 +59,7 @@ enum Life {
 /// The limits, in the order in which they are looked at.
 #[derive(Clone, Copy, Debug)]
 enum Limit {
-    Life,
+    Stage,
     Stall,
     KeepAlive,
     Probe,
@@ -71,8 +71,8 @@ enum Limit {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Liveness {
-    life: Life,
-    /// When the next step of its life is due at the latest.
+    stage: Stage,
+    /// When it has to go on to the next at the latest.
     step_at: Option<Instant>,
     /// When a frame of the peer's was opened last.
     heard_at: Instant,
@@ -92,7 +92,7 @@ impl Liveness {
     /// A session that begins now, and is too old at `expires_at`.
     pub(crate) fn new(now: Instant, expires_at: Option<Instant>) -> Self {
         Self {
-            life: Life::Pooled,
+            stage: Stage::Pooled,
             step_at: expires_at,
             heard_at: now,
             keep_alive_at: None,
@@ -105,8 +105,8 @@ impl Liveness {
 
     /// The session is retired. Pooled → Retired.
     pub(crate) fn retired(&mut self, why: CloseReason, settings: &Settings, now: Instant) {
-        if self.life == Life::Pooled {
-            self.life = Life::Retired;
+        if self.stage == Stage::Pooled {
+            self.stage = Stage::Retired;
             // Whoever drains the pool has a deadline of its own, and orders the drain then.
             let has_limit = why != CloseReason::Drained;
             self.step_at = has_limit.then(|| now + settings.retire_timeout);
@@ -115,8 +115,8 @@ impl Liveness {
 
     /// The session drains. Pooled, Retired → Draining.
     pub(crate) fn draining(&mut self, settings: &Settings, now: Instant) {
-        if self.life != Life::Draining {
-            self.life = Life::Draining;
+        if self.stage != Stage::Draining {
+            self.stage = Stage::Draining;
             self.step_at = Some(now + settings.drain_timeout);
         }
     }
@@ -186,7 +186,7 @@ impl Liveness {
         let is_due = |(_, at): &(Limit, Option<Instant>)| at.is_some_and(|at| at <= now);
         let (limit, _) = self.deadlines(settings, ping).into_iter().find(is_due)?;
         Some(match limit {
-            Limit::Life => self.next_step(),
+            Limit::Stage => self.next_step(),
             Limit::Stall => Due::Stalled,
             Limit::KeepAlive => {
                 self.paused = Some(now + keep_alive_every(settings));
@@ -226,7 +226,7 @@ impl Liveness {
             Ping::Idle | Ping::Unavailable => None,
         };
         [
-            (Limit::Life, self.step_at),
+            (Limit::Stage, self.step_at),
             (Limit::Stall, stall),
             (Limit::KeepAlive, self.paused),
             (Limit::Probe, self.probe_since.map(|since| since + settings.ping_timeout)),
@@ -239,10 +239,10 @@ impl Liveness {
     /// The session's time is up, which is said once: the driver takes the step, and tells of it.
     fn next_step(&mut self) -> Due {
         self.step_at = None;
-        match self.life {
-            Life::Pooled => Due::Retire,
-            Life::Retired => Due::Drain,
-            Life::Draining => Due::DrainTimedOut,
+        match self.stage {
+            Stage::Pooled => Due::Retire,
+            Stage::Retired => Due::Drain,
+            Stage::Draining => Due::DrainTimedOut,
         }
     }
 

@@ -5,10 +5,11 @@
 //! must never hand out bytes of another session: a read buffer's old content is overwritten before it
 //! is looked at, a write buffer comes empty.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 
+use crate::base::sync::lock_std;
 use crate::proto::wire::connection::{MAX_FRAME, Memory};
 
 /// Bytes of a read buffer: two whole frames of the greatest size, so that there is room for one behind
@@ -115,8 +116,8 @@ impl BufferPool {
         (spare.read.len(), spare.write.len() + spare.grown.len())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Spare> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Spare> {
+        lock_std(&self.spare)
     }
 }
 

@@ -234,3 +234,51 @@ impl Life {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use CloseReason::{Age, Discarded, Drained, Idle, Truncated};
+
+    #[test]
+    fn each_step_is_taken_once_for_its_first_reason_and_none_is_taken_back() {
+        let life = Life::new();
+        assert_eq!((life.command(), life.retired(), life.ended()), (None, None, None));
+        life.retire(Age);
+        life.retire(Idle);
+        assert_eq!(life.command(), Some(Command::Retire(Age)));
+        assert_eq!((life.drain(Drained), life.drain(Idle)), (Drained, Drained));
+        life.retire(Idle);
+        assert_eq!(life.command(), Some(Command::Drain(Drained)));
+        assert_eq!((life.close(Discarded), life.close(Idle)), (Discarded, Discarded));
+        life.drain(Idle);
+        assert_eq!(life.command(), Some(Command::Close(Discarded)));
+        assert_eq!(life.retired(), None, "not before it is seen");
+        life.mark(Marks::of(Stage::Retired));
+        assert_eq!((life.retired(), life.ended()), (Some(Age), None));
+        let report = SessionReport { accepted: 7, ..SessionReport::default() };
+        life.end(Truncated, report);
+        life.end(Idle, SessionReport::default());
+        assert_eq!((life.drain(Idle), life.close(Idle)), (Idle, Truncated));
+        assert_eq!((life.retired(), life.ended()), (Some(Truncated), Some(Truncated)));
+        assert_eq!((life.report(), life.command()), (Some(report), None));
+    }
+
+    #[test]
+    fn marks_that_come_late_take_no_stage_back() {
+        let stages = [Stage::Ready, Stage::Retired, Stage::Draining, Stage::Closed];
+        for first in stages {
+            for second in stages {
+                let life = Life::new();
+                life.mark(NEEDS_PROBE);
+                life.mark(Marks::of(first));
+                life.mark(Marks::of(second));
+                life.clear_needs_probe();
+                assert_eq!(life.marks().stage(), first.max(second));
+                assert!(life.is(first) && life.is(second));
+                let is_ready = first.max(second) == Stage::Ready;
+                assert_eq!(life.availability() == Availability::Ready, is_ready);
+            }
+        }
+    }
+}

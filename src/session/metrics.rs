@@ -1,7 +1,8 @@
 //! What a session counts.
 //!
-//! Owns the numbers that pictures show. Only the driver writes them, so that plain stores are enough;
-//! anybody may read. Nothing decides by them except `flush` and the judgement of idle time.
+//! Owns the numbers that snapshots show. Only the driver writes them, so that plain stores are enough;
+//! every task may read. It must never decide anything; `flush` and the judgement of idle time do, by
+//! these numbers.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;

@@ -3,12 +3,13 @@
 //! Owns the rounds and the last answer. The driver asks the peer; a caller that goes away changes
 //! nothing, since it owns only its wait. It must never decide whether the peer is alive.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use crate::base::error::{CloseReason, PingError};
+use crate::base::sync::lock_std;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -86,6 +87,6 @@ impl Probes {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_std(&self.state)
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod fuzz;
 #[cfg(all(test, noise_pool_loom))]
 mod loom;
 pub(crate) mod pair;
+#[cfg(test)]
 pub(crate) mod plain;
 #[cfg(test)]
 mod wire_page;

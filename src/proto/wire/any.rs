@@ -11,15 +11,16 @@ use crate::proto::native::connection::NativeConnection;
 use crate::proto::wire::batch::MessageBatch;
 use crate::proto::wire::connection::{Abilities, Connection, Event, Memory};
 use crate::proto::wire::source::{MessageSource, Sealed};
-#[cfg(any(test, fuzzing))]
+#[cfg(test)]
 use crate::verify::plain::connection::PlainConnection;
 
 /// See the module.
+#[cfg_attr(test, expect(clippy::large_enum_variant, reason = "only tests have the small one"))]
 pub(crate) enum AnyConnection {
     /// Noise `XK` and frames of records: `docs/wire.md`.
     Native(NativeConnection),
     /// Frames without encryption, to prove that nothing but abilities is asked for.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(test)]
     Plain(PlainConnection),
 }
 
@@ -34,7 +35,7 @@ macro_rules! with {
     ($any:expr, $connection:ident => $call:expr) => {
         match $any {
             AnyConnection::Native($connection) => $call,
-            #[cfg(any(test, fuzzing))]
+            #[cfg(test)]
             AnyConnection::Plain($connection) => $call,
         }
     };

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Span;
 
-use crate::base::error::{CloseReason, PingError, SendErrorKind};
+use crate::base::error::{CloseReason, GoodbyeReason, PingError, SendErrorKind};
 use crate::base::io::{BoxFuture, BoxedStream};
 use crate::base::timer::Timer;
 use crate::proto::liveness::Liveness;
@@ -111,7 +111,7 @@ pub(super) enum Peer {
     Drained,
     /// It has said goodbye.
     Gone {
-        why: crate::base::error::GoodbyeReason,
+        why: GoodbyeReason,
         /// How many of our messages it has confirmed.
         delivered: u64,
     },
@@ -197,7 +197,7 @@ impl Driver {
         let flags = self.session.signal.take(cx.waker());
         let now = Instant::now();
         if flags != 0 {
-            self.obey(flags, now)?;
+            self.handle_signals(flags, now)?;
         }
         let mut more = true;
         for _ in 0..ROUNDS {
@@ -223,7 +223,7 @@ impl Driver {
     }
 
     /// Does what other tasks have asked for.
-    fn obey(&mut self, flags: u32, now: Instant) -> Result<(), CloseReason> {
+    fn handle_signals(&mut self, flags: u32, now: Instant) -> Result<(), CloseReason> {
         if flags & CAPACITY != 0 {
             self.resume(now);
         }
@@ -297,7 +297,7 @@ impl Driver {
         Err(self.probe_failed(why, PingError::Closed(why)))
     }
 
-    /// A failed probe ends the session; the pool is told first, so that the next call dials.
+    /// A failed probe ends the session. The pool hears of it first, so that the next call dials.
     pub(super) fn probe_failed(&mut self, why: CloseReason, error: PingError) -> CloseReason {
         self.host.retired(&self.session, why);
         self.session.queue.refuse(SendErrorKind::Closed(why));

@@ -46,7 +46,7 @@ pub(crate) type WeakLeaseHandle<S> = sync::Weak<LeaseCore<S>>;
 
 /// See the module.
 ///
-/// When the last share has gone, the session is told; a retired one then drains.
+/// When the last share has gone, it tells the session; a retired one then drains.
 ///
 /// It has all that a checkout touches, side by side and in as little memory as possible: where there
 /// are very many sessions, each line of memory that is not in a cache costs more than all the rest of
@@ -257,7 +257,7 @@ impl<S: Leased> ReturnGuard<S> {
     }
 
     /// Notifies those who wait for idle sessions. They are rare, so that a guard has room for permits
-    /// only; a lease without one gets permits that nobody else has.
+    /// only; a lease without one gets permits of its own.
     #[cold]
     pub(super) fn watch(&mut self, session: &Arc<S>) {
         self.0.get_or_insert_with(|| {

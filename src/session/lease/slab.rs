@@ -6,10 +6,10 @@
 //! and is of no session: what a core holds is no concern of this file.
 
 use std::iter::repeat_with;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
-use crate::base::sync::Arc;
+use crate::base::sync::{Arc, lock_std};
 
 /// Most that are made at one time: 400 KB. The more, the fewer go into the holes that an allocator has
 /// between other things, and fills first.
@@ -53,7 +53,7 @@ impl<C: Default> Slab<C> {
     fn take(&self) -> Arc<C> {
         let blank = || Arc::new(C::default());
         let used = self.used.fetch_add(1, Ordering::Relaxed);
-        let mut blanks = self.blanks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut blanks = lock_std(&self.blanks);
         if blanks.is_empty() {
             blanks.extend(repeat_with(blank).take(used.min(MAX)));
         }

@@ -3,10 +3,12 @@
 //! Owns the messages that were diverted to the holder, within the session's own bound. It must never
 //! lose or reorder one.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+
+use crate::base::sync::lock_std;
 
 use super::queue::{ReceiveQueue, Size};
 
@@ -82,7 +84,7 @@ impl ExclusiveReceiver {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Exclusive> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_std(&self.state)
     }
 }
 

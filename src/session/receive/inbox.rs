@@ -8,13 +8,14 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Poll, Waker};
 
 use bytes::Bytes;
 
 use crate::base::config::Settings;
 use crate::base::id::{PeerId, SessionId};
+use crate::base::sync::lock_std;
 
 use super::queue::{ReceiveQueue, Size};
 use super::window::{Priority, ReceiveWindow, max_draining};
@@ -337,7 +338,7 @@ const LARGE_QUEUE: usize = 52_428;
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_std(&self.state)
     }
 
     fn close(&self) {

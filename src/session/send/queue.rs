@@ -5,7 +5,7 @@
 //! and then await. It knows neither frames nor the socket.
 
 use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::base::config::Settings;
 use crate::base::error::SendErrorKind;
+use crate::base::sync::lock_std;
 use crate::proto::wire::connection::Abilities;
 use crate::session::signal::DriverSignal;
 
@@ -101,8 +102,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under this lock cannot leave it half changed: no user code runs there.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_std(&self.state)
     }
 
     /// Accepts the message if there is room for which no other caller waits.

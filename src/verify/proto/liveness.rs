@@ -5,8 +5,8 @@ use crate::base::config::Config;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A session of which time passes as a test says.
-struct Life {
+/// A session for which time passes as a test says.
+struct Timed {
     liveness: Liveness,
     settings: Settings,
     ping: Ping,
@@ -14,7 +14,7 @@ struct Life {
     begun: Instant,
 }
 
-impl Life {
+impl Timed {
     /// Without a word since it began.
     fn new(max_age: Option<Duration>) -> Self {
         let begun = Instant::now();
@@ -57,139 +57,139 @@ impl Life {
 
 #[test]
 fn silence_is_doubted_then_broken_and_then_it_is_death() {
-    let mut life = Life::new(None);
-    assert_eq!(life.next(), Some((30, Due::NeedsProbe)));
-    assert_eq!(life.next(), Some((60, Due::Ping)));
-    assert_eq!(life.next(), Some((65, Due::PeerSilent)));
+    let mut session = Timed::new(None);
+    assert_eq!(session.next(), Some((30, Due::NeedsProbe)));
+    assert_eq!(session.next(), Some((60, Due::Ping)));
+    assert_eq!(session.next(), Some((65, Due::PeerSilent)));
 }
 
 #[test]
 fn any_frame_is_a_sign_of_life() {
-    let mut life = Life::new(None);
-    assert!(!life.heard(20), "it was not in doubt");
-    assert_eq!(life.next(), Some((50, Due::NeedsProbe)));
-    assert!(life.heard(55), "it was");
-    assert_eq!(life.next(), Some((85, Due::NeedsProbe)));
-    assert_eq!(life.next(), Some((115, Due::Ping)));
-    life.heard(119);
-    assert_eq!(life.next(), Some((124, Due::PeerSilent)), "ping_timeout after the last frame");
+    let mut session = Timed::new(None);
+    assert!(!session.heard(20), "it was not in doubt");
+    assert_eq!(session.next(), Some((50, Due::NeedsProbe)));
+    assert!(session.heard(55), "it was");
+    assert_eq!(session.next(), Some((85, Due::NeedsProbe)));
+    assert_eq!(session.next(), Some((115, Due::Ping)));
+    session.heard(119);
+    assert_eq!(session.next(), Some((124, Due::PeerSilent)), "ping_timeout after the last frame");
 }
 
 #[test]
 fn a_peer_that_cannot_be_asked_is_never_dead_and_never_doubted() {
-    let mut life = Life::new(None);
-    life.ping = Ping::Unavailable;
-    assert_eq!(life.next(), None);
-    let mut life = Life::new(Some(100 * SECOND));
-    life.ping = Ping::Unavailable;
-    assert_eq!(life.next(), Some((100, Due::Retire)));
+    let mut session = Timed::new(None);
+    session.ping = Ping::Unavailable;
+    assert_eq!(session.next(), None);
+    let mut session = Timed::new(Some(100 * SECOND));
+    session.ping = Ping::Unavailable;
+    assert_eq!(session.next(), Some((100, Due::Retire)));
 }
 
 #[test]
 fn age_leads_to_retirement_and_the_end_within_its_limits() {
-    let mut life = Life::new(Some(10 * SECOND));
-    life.ping = Ping::Unavailable;
-    assert_eq!(life.next(), Some((10, Due::Retire)));
-    assert_eq!(life.next(), None, "once");
-    let now = life.at(11);
-    life.liveness.retired(CloseReason::Age, &life.settings, now);
-    let later = life.at(12);
-    life.liveness.retired(CloseReason::Age, &life.settings, later);
-    assert_eq!(life.next(), Some((311, Due::Drain)), "retire_timeout after the first");
-    assert_eq!(life.next(), None, "once");
-    let now = life.at(400);
-    life.liveness.draining(&life.settings, now);
-    let later = life.at(405);
-    life.liveness.draining(&life.settings, later);
-    life.liveness.retired(CloseReason::Age, &life.settings, later);
-    assert_eq!(life.next(), Some((410, Due::DrainTimedOut)), "drain_timeout after the first");
+    let mut session = Timed::new(Some(10 * SECOND));
+    session.ping = Ping::Unavailable;
+    assert_eq!(session.next(), Some((10, Due::Retire)));
+    assert_eq!(session.next(), None, "once");
+    let now = session.at(11);
+    session.liveness.retired(CloseReason::Age, &session.settings, now);
+    let later = session.at(12);
+    session.liveness.retired(CloseReason::Age, &session.settings, later);
+    assert_eq!(session.next(), Some((311, Due::Drain)), "retire_timeout after the first");
+    assert_eq!(session.next(), None, "once");
+    let now = session.at(400);
+    session.liveness.draining(&session.settings, now);
+    let later = session.at(405);
+    session.liveness.draining(&session.settings, later);
+    session.liveness.retired(CloseReason::Age, &session.settings, later);
+    assert_eq!(session.next(), Some((410, Due::DrainTimedOut)), "drain_timeout after the first");
 }
 
 #[test]
 fn a_session_that_is_retired_has_no_age_and_a_drained_pool_sets_the_limit_itself() {
-    let mut life = Life::new(Some(10 * SECOND));
-    life.ping = Ping::Unavailable;
-    let now = life.at(5);
-    life.liveness.retired(CloseReason::Drained, &life.settings, now);
-    assert_eq!(life.next(), None);
-    let now = life.at(7);
-    life.liveness.draining(&life.settings, now);
-    assert_eq!(life.next(), Some((17, Due::DrainTimedOut)));
+    let mut session = Timed::new(Some(10 * SECOND));
+    session.ping = Ping::Unavailable;
+    let now = session.at(5);
+    session.liveness.retired(CloseReason::Drained, &session.settings, now);
+    assert_eq!(session.next(), None);
+    let now = session.at(7);
+    session.liveness.draining(&session.settings, now);
+    assert_eq!(session.next(), Some((17, Due::DrainTimedOut)));
 }
 
 #[test]
 fn a_write_without_progress_stalls_unless_the_peer_says_that_it_is_alive() {
-    let mut life = Life::new(None);
-    life.ping = Ping::Unavailable;
-    let now = life.at(3);
-    life.liveness.blocked(now);
-    let later = life.at(9);
-    life.liveness.blocked(later);
-    assert_eq!(life.next(), Some((33, Due::Stalled)), "since the first");
-    let now = life.at(20);
-    life.liveness.heard_keep_alive(now);
-    assert_eq!(life.next(), Some((50, Due::Stalled)));
-    life.liveness.wrote();
-    assert_eq!(life.next(), None);
-    let now = life.at(60);
-    life.liveness.blocked(now);
-    assert_eq!(life.next(), Some((90, Due::Stalled)), "an old sign of life is no excuse");
+    let mut session = Timed::new(None);
+    session.ping = Ping::Unavailable;
+    let now = session.at(3);
+    session.liveness.blocked(now);
+    let later = session.at(9);
+    session.liveness.blocked(later);
+    assert_eq!(session.next(), Some((33, Due::Stalled)), "since the first");
+    let now = session.at(20);
+    session.liveness.heard_keep_alive(now);
+    assert_eq!(session.next(), Some((50, Due::Stalled)));
+    session.liveness.wrote();
+    assert_eq!(session.next(), None);
+    let now = session.at(60);
+    session.liveness.blocked(now);
+    assert_eq!(session.next(), Some((90, Due::Stalled)), "an old sign of life is no excuse");
 }
 
 #[test]
 fn while_we_do_not_read_only_keep_alives_are_due() {
-    let mut life = Life::new(None);
-    let now = life.at(10);
-    life.liveness.blocked(now);
-    life.liveness.paused(&life.settings, now);
-    let later = life.at(15);
-    life.liveness.paused(&life.settings, later);
-    assert_eq!(life.next(), Some((30, Due::KeepAlive)), "a third of keepalive after the first");
-    assert_eq!(life.next(), Some((50, Due::KeepAlive)));
-    let now = life.at(65);
-    life.liveness.resumed(now);
-    assert!(!life.liveness.is_paused());
-    assert_eq!(life.next(), Some((95, Due::Stalled)), "what was blocked counts anew");
-    life.liveness.wrote();
-    assert_eq!(life.next(), Some((95, Due::NeedsProbe)), "and so does silence");
+    let mut session = Timed::new(None);
+    let now = session.at(10);
+    session.liveness.blocked(now);
+    session.liveness.paused(&session.settings, now);
+    let later = session.at(15);
+    session.liveness.paused(&session.settings, later);
+    assert_eq!(session.next(), Some((30, Due::KeepAlive)), "a third of keepalive after the first");
+    assert_eq!(session.next(), Some((50, Due::KeepAlive)));
+    let now = session.at(65);
+    session.liveness.resumed(now);
+    assert!(!session.liveness.is_paused());
+    assert_eq!(session.next(), Some((95, Due::Stalled)), "what was blocked counts anew");
+    session.liveness.wrote();
+    assert_eq!(session.next(), Some((95, Due::NeedsProbe)), "and so does silence");
 }
 
 #[test]
 fn a_peer_that_does_not_read_has_a_keepalive_of_grace() {
-    let mut life = Life::new(None);
-    life.heard(50);
-    life.liveness.heard_keep_alive(life.now);
-    assert_eq!(life.next(), Some((80, Due::NeedsProbe)));
-    assert_eq!(life.next(), Some((110, Due::Ping)));
-    assert_eq!(life.next(), Some((115, Due::PeerSilent)), "its grace ended at 110");
-    let mut life = Life::new(None);
-    let now = life.at(40);
-    life.ping = Ping::Open(now);
-    life.liveness.heard_keep_alive(now);
-    assert_eq!(life.next(), Some((40, Due::NeedsProbe)));
-    assert_eq!(life.next(), Some((100, Due::PeerSilent)));
+    let mut session = Timed::new(None);
+    session.heard(50);
+    session.liveness.heard_keep_alive(session.now);
+    assert_eq!(session.next(), Some((80, Due::NeedsProbe)));
+    assert_eq!(session.next(), Some((110, Due::Ping)));
+    assert_eq!(session.next(), Some((115, Due::PeerSilent)), "its grace ended at 110");
+    let mut session = Timed::new(None);
+    let now = session.at(40);
+    session.ping = Ping::Open(now);
+    session.liveness.heard_keep_alive(now);
+    assert_eq!(session.next(), Some((40, Due::NeedsProbe)));
+    assert_eq!(session.next(), Some((100, Due::PeerSilent)));
 }
 
 /// A session whose caller has asked for a probe at 10 s.
-fn probed() -> Life {
-    let mut life = Life::new(None);
-    let now = life.at(10);
-    life.liveness.probe_asked(now);
-    life.ping = Ping::Open(now);
-    assert!(life.liveness.is_probing());
-    life
+fn probed() -> Timed {
+    let mut session = Timed::new(None);
+    let now = session.at(10);
+    session.liveness.probe_asked(now);
+    session.ping = Ping::Open(now);
+    assert!(session.liveness.is_probing());
+    session
 }
 
 #[test]
 fn a_probe_fails_when_nothing_comes_and_ends_with_its_answer() {
-    let mut life = probed();
-    assert_eq!(life.next(), Some((15, Due::PeerSilent)));
-    let mut life = probed();
-    assert!(life.liveness.probe_over(), "the pong has come");
-    assert!(!life.liveness.probe_over() && !life.liveness.is_probing());
-    life.heard(11);
-    life.ping = Ping::Idle;
-    assert_eq!(life.next(), Some((41, Due::NeedsProbe)));
+    let mut session = probed();
+    assert_eq!(session.next(), Some((15, Due::PeerSilent)));
+    let mut session = probed();
+    assert!(session.liveness.probe_over(), "the pong has come");
+    assert!(!session.liveness.probe_over() && !session.liveness.is_probing());
+    session.heard(11);
+    session.ping = Ping::Idle;
+    assert_eq!(session.next(), Some((41, Due::NeedsProbe)));
 }
 
 #[test]
