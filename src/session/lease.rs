@@ -4,14 +4,14 @@
 //! so that a checkout touches one contended word; a semaphore exists only when `max_leases` is set or
 //! an exclusive lease is wanted. A lease must never reach a session other than its own.
 
-use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::{fmt, mem};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::base::address::Address;
@@ -69,7 +69,6 @@ const LAST_USE: u64 = (1 << MARKS) - 1;
 struct Permits {
     semaphore: Arc<Semaphore>,
     all: u32,
-    session: Arc<Session>,
 }
 
 impl LeaseCore {
@@ -80,7 +79,6 @@ impl LeaseCore {
             Arc::new(Permits {
                 semaphore: Arc::new(Semaphore::new(all.get() as usize)),
                 all: all.get(),
-                session: Arc::clone(&session),
             })
         });
         let semaphore = permits.as_ref().map(|permits| Arc::clone(&permits.semaphore));
@@ -147,33 +145,41 @@ impl LeaseCore {
     /// Marks a use by the coarse clock: no clock read, and no write unless the clock has moved.
     #[inline]
     fn mark_use(&self) {
+        self.mark_use_at(self.of().shared.ticks());
+    }
+
+    #[inline]
+    fn mark_use_at(&self, now: u64) {
         if cfg!(noise_pool_loom) {
             // A model has no time, and must take the same course whenever it runs.
             return;
         }
-        let now = self.of().shared.ticks();
         let later = |state| (state & LAST_USE < now).then_some(state & !LAST_USE | now);
         // An error says that it was marked already.
         let _ = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
     }
 
     /// Whether its leases are counted by permits.
+    #[inline]
     pub(crate) fn has_permits(&self) -> bool {
         self.of().permits.is_some()
     }
 
-    /// Lets one lease more be given out, if that is to be had now.
+    /// Lets one lease more be given out, if that is to be had now. With permits, the lease has one then.
     #[inline]
-    fn admit(&self) -> Option<Last> {
+    fn admit(&self) -> bool {
         if self.marks() & REPLACED != 0 {
-            return None;
+            return false;
         }
-        let last = match &self.of().permits {
-            None => Last(None),
-            Some(permits) => Last::with(permits, permits.semaphore.try_acquire().ok()?),
-        };
-        self.mark_use();
-        Some(last)
+        let of = self.of();
+        if let Some(permits) = &of.permits {
+            match permits.semaphore.try_acquire() {
+                Ok(permit) => permit.forget(),
+                Err(_) => return false,
+            }
+        }
+        self.mark_use_at(of.shared.ticks());
+        true
     }
 }
 
@@ -191,11 +197,12 @@ impl Drop for LeaseCore {
 /// Any number of tasks may hold leases of one session and send at the same time. A lease that outlives
 /// its session gives errors that say why the session ended; it never reaches a successor.
 ///
-/// Two words, so that it travels in registers: a checkout costs a handful of nanoseconds, and a detour
-/// through memory would be a good part of it.
+/// One word, so that it travels in a register, and out of a `Result` in one piece: a checkout costs a
+/// handful of nanoseconds, and two words that are written one by one and read together would be a good
+/// part of it.
 pub struct Lease {
+    /// With permits, the lease has one of them.
     core: LeaseHandle,
-    last: Last,
 }
 
 /// How a message is to be sent.
@@ -229,8 +236,7 @@ impl Lease {
     /// A lease, if one is to be had now without passing anybody who waits.
     #[inline]
     pub(crate) fn try_checkout(core: &LeaseHandle) -> Option<Self> {
-        let last = core.admit()?;
-        Some(Self { core: LeaseHandle::clone(core), last })
+        core.admit().then(|| Self { core: LeaseHandle::clone(core) })
     }
 
     /// As [`try_checkout`](Self::try_checkout), of a share that the caller has no more use for.
@@ -240,10 +246,7 @@ impl Lease {
     /// The share, if there is no lease to be had now.
     #[inline]
     pub(crate) fn try_from_core(core: LeaseHandle) -> Result<Self, LeaseHandle> {
-        match core.admit() {
-            Some(last) => Ok(Self { core, last }),
-            None => Err(core),
-        }
+        if core.admit() { Ok(Self { core }) } else { Err(core) }
     }
 
     /// Another lease of the same session, at the cost of one counter. `None` when the session's
@@ -442,58 +445,27 @@ impl Lease {
 impl Drop for Lease {
     #[inline]
     fn drop(&mut self) {
-        self.core.mark_use();
-        if self.core.of().shared.idle_wanted() {
-            self.last.watch(self.core.session());
+        let of = self.core.of();
+        self.core.mark_use_at(of.shared.ticks());
+        if of.permits.is_some() || of.shared.idle_wanted() {
+            give_back(&mut self.core);
         }
     }
 }
 
-/// What is done when a lease has returned: its permit is given back, and those who wait for a session
-/// to fall idle are told.
-///
-/// The last field of a lease: fields are dropped in order, so that the lease is not counted any more
-/// when others look. Nothing where leases are not limited, and nobody waits.
-#[derive(Debug)]
-struct Last(Option<Arc<Permits>>);
-
-impl Last {
-    /// Gives `permit` back, one of `permits`.
-    fn with(permits: &Arc<Permits>, permit: SemaphorePermit<'_>) -> Self {
-        permit.forget();
-        Self(Some(Arc::clone(permits)))
+/// Returns a lease whose return others wait for, or may: it is not counted any more when its permit is
+/// given back, and when those who wait for a session to fall idle are told.
+#[cold]
+fn give_back(core: &mut LeaseHandle) {
+    let session = Arc::clone(core.session());
+    let permits = core.of().permits.clone();
+    // Not by its drop, which comes last.
+    drop(mem::replace(core, session.shared.slab.vacant()));
+    if let Some(permits) = permits {
+        permits.semaphore.add_permits(1);
     }
-
-    /// Tells those who wait for idle sessions; they are rare.
-    #[cold]
-    fn watch(&mut self, session: &Arc<Session>) {
-        self.0.get_or_insert_with(|| {
-            Arc::new(Permits {
-                semaphore: Arc::new(Semaphore::new(0)),
-                all: 0,
-                session: Arc::clone(session),
-            })
-        });
-    }
-}
-
-impl Drop for Last {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(permits) = &self.0 {
-            permits.returned();
-        }
-    }
-}
-
-impl Permits {
-    #[cold]
-    fn returned(&self) {
-        self.semaphore.add_permits(1);
-        let session = &self.session;
-        if session.shared.idle_wanted() && session.leases_out() == 0 {
-            session.shared.note_idle();
-        }
+    if session.shared.idle_wanted() && session.leases_out() == 0 {
+        session.shared.note_idle();
     }
 }
 
@@ -536,29 +508,24 @@ impl LeaseWaiter {
         self,
         how_many: impl FnOnce(u32) -> u32,
     ) -> Result<(Lease, Option<OwnedSemaphorePermit>), CloseReason> {
-        let (last, others) = match self.permits {
-            None => (Last(None), None),
+        let mut permits = match self.permits {
+            None => None,
             Some(permits) => {
                 let semaphore = Arc::clone(&permits.semaphore);
                 match semaphore.acquire_many_owned(how_many(permits.all)).await {
-                    Ok(mut all) => {
-                        let others = all.num_permits() - 1;
-                        let others = all.split(others);
-                        all.forget();
-                        (Last(Some(permits)), others)
-                    }
+                    Ok(acquired) => Some(acquired),
                     Err(_) => return Err(why_retired(&self.session)),
                 }
             }
         };
         let core = self.core.upgrade().filter(|_| self.session.retired().is_none());
-        match core {
-            Some(core) => {
-                core.mark_use();
-                Ok((Lease { core, last }, others))
-            }
-            None => Err(why_retired(&self.session)),
+        let Some(core) = core else { return Err(why_retired(&self.session)) };
+        core.mark_use();
+        // The lease's own goes back by its drop, the others are the caller's.
+        if let Some(own) = permits.as_mut().and_then(|permits| permits.split(1)) {
+            own.forget();
         }
+        Ok((Lease { core }, permits))
     }
 }
 

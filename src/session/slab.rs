@@ -22,9 +22,16 @@ pub(super) struct LeaseSlab {
     kept: Mutex<Vec<LeaseHandle>>,
     /// How many cores are in use.
     used: AtomicUsize,
+    /// Of no session for ever.
+    vacant: LeaseHandle,
 }
 
 impl LeaseSlab {
+    /// A share of no session, to stand where one was.
+    pub(super) fn vacant(&self) -> LeaseHandle {
+        LeaseHandle::clone(&self.vacant)
+    }
+
     /// The first share of `core`, written over a blank.
     pub(super) fn fill(&self, core: LeaseCore) -> LeaseHandle {
         let mut share = self.take();
