@@ -122,6 +122,7 @@ pub use base::metrics::{
 pub use base::metrics::{Malformed, SnapshotDecodeError, SnapshotEncodeError};
 pub use base::suite::{Suite, UnknownSuite};
 pub use pool::builder::PoolBuilder;
+pub use pool::get_or_dial::GetOrDial;
 pub use pool::hooks::{Candidate, Hooks, SessionInfo};
 pub use pool::shutdown::{Disconnect, DrainReport, How};
 pub use pool::target::Target;

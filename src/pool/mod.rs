@@ -10,6 +10,7 @@ pub(crate) mod builder;
 mod connection;
 pub(crate) mod dial;
 pub(crate) mod draining;
+pub(crate) mod get_or_dial;
 pub(crate) mod halt;
 pub(crate) mod hooks;
 pub(crate) mod idle;
@@ -44,6 +45,7 @@ use crate::base::metrics::Stats;
 use crate::pool::accept::{NotAccepted, Runs};
 use crate::pool::builder::PoolBuilder;
 use crate::pool::dial::{Opener, Source};
+use crate::pool::get_or_dial::GetOrDial;
 use crate::pool::inner::{Inner, PeerSlot};
 use crate::pool::shutdown::{Disconnect, DrainReport};
 use crate::pool::target::Target;
@@ -165,14 +167,8 @@ impl Pool {
     /// # Cancel safety
     /// Safe at any await.
     #[inline]
-    pub async fn get_or_dial(&self, target: impl Into<Target>) -> Result<Lease, DialError> {
-        let target = target.into();
-        if let Some(lease) = self.owner.inner.sound_hit(&target.peer) {
-            return Ok(lease);
-        }
-        let source = Source::of(&target);
-        // Boxed, so that a hit does not carry the state of a wait.
-        Box::pin(self.owner.inner.obtain(target, source)).await
+    pub fn get_or_dial(&self, target: impl Into<Target>) -> GetOrDial<'_> {
+        GetOrDial::new(&self.owner.inner, target.into())
     }
 
     /// As [`Pool::get_or_dial`], over a stream that `open` makes if a dial is begun: a SOCKS proxy,
