@@ -3,7 +3,9 @@
 //! Nothing here leaves the process or 127.0.0.1.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+#[path = "../../src/verify/net/gate.rs"]
 pub(crate) mod gate;
+#[path = "../../src/verify/net/mod.rs"]
 pub(crate) mod net;
 pub(crate) mod raw;
 pub(crate) mod talk;
