@@ -19,7 +19,7 @@ use noise_pool::{
     HandshakeFailure, Hooks, Limit, Loopback, Origin, PeerId, PeerIdError, Pool, PoolEvent, Retry,
     Role, Suite, Target,
 };
-use support::gate::{Gate, Way};
+use support::net::gate::{Gate, Way};
 use support::raw::{self, Clock, NOW, Raw, config};
 use support::{Node, identity, soon, until};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, duplex};

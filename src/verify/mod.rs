@@ -10,6 +10,9 @@ pub(crate) mod crypto;
 pub(crate) mod fuzz;
 #[cfg(all(test, noise_pool_loom))]
 mod loom;
+pub(crate) mod net;
 pub(crate) mod pair;
 #[cfg(test)]
 mod wire_page;
+
+use crate::{Address, BoxFuture, BoxedStream, Connector, PeerId, Pool, Role, Stream, TargetData};

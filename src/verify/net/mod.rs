@@ -1,57 +1,348 @@
-//! An in-memory network: addresses are names of pools, and every stream can be gated.
+//! A network in memory: pools reach each other on it by their names, and what each connection meets is
+//! data.
+//!
+//! Owns which pools are there, what waits for the connections to come, and what became of those that
+//! were. A stream is cut, slowed, broken or held here, and never understood. It is part of the fuzz
+//! harness and of the integration tests, which include it as a file of their own: it knows the crate by
+//! its public names alone, and its parent gives it those.
+#![allow(dead_code, unused_imports, reason = "each of those who include it uses a part")]
 
-use std::collections::HashMap;
+mod by_byte;
+pub(crate) mod gate;
+mod pipe;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::pending;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use noise_pool::{
-    Address, BoxFuture, BoxedStream, Config, Connector, Hooks, Identity, Inbox, PeerId, Pool, Role,
-    TargetData,
-};
-
+use tokio::io::duplex;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::gate::Gate;
+pub(crate) use self::by_byte::{ByByte, Steps};
+pub(crate) use self::pipe::{Fate, Plan, pipe};
 
-/// What a connection to one address meets, whatever holds for the whole network.
+use self::gate::Gate;
+use super::{Address, BoxFuture, BoxedStream, Connector, PeerId, Pool, Role, Stream, TargetData};
+
+/// Bytes that a stream without a gate or a plan holds.
+const SMOOTH: usize = 1 << 12;
+
+/// What a connection meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
+    /// A stream with nothing in its middle.
+    Smooth,
     /// A stream whose gate is open.
     Open,
     /// A stream whose gate is closed.
     Gated,
+    /// A stream that moves a byte at a time.
+    ByByte,
+    /// What the plan says.
+    Planned(Plan),
+}
+
+impl Line {
     /// A refusal.
-    Refuses,
+    pub(crate) const REFUSES: Self = Self::Planned(Plan { fate: Fate::Refused, ..Plan::SMOOTH });
     /// Nothing, ever: connecting does not end.
-    Silent,
+    pub(crate) const SILENT: Self = Self::Planned(Plan { fate: Fate::Hangs, ..Plan::SMOOTH });
 }
 
 /// An address of a pool on the network; a pool has as many as there are ports.
 pub(crate) fn address(peer: PeerId, port: u16) -> Address {
-    format!("{peer}:{port}").parse().unwrap()
+    let socket = format!("{peer}:{port}").parse();
+    socket.unwrap_or_else(|_| unreachable!("a peer id is a host name"))
 }
 
-/// The network: knows which pool answers at which peer id, and what to do with new streams.
-#[derive(Clone, Default)]
-pub(crate) struct Net(Arc<Mutex<State>>);
+/// The network: knows which pool answers to which name, and what to do with new streams.
+#[derive(Clone)]
+pub(crate) struct Net(Arc<Shared>);
 
-#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// The pace of the streams that move by bytes.
+    steps: Arc<Steps>,
+}
+
 struct State {
-    pools: HashMap<PeerId, Pool>,
-    /// Gates of the streams that were opened, in order, with who dialled whom.
-    streams: Vec<(PeerId, PeerId, Gate)>,
-    /// Addresses that differ from the rest of the network.
+    /// In the order in which they came.
+    pools: Vec<Pool>,
+    /// What the next connections meet: of one pool to another, and of whichever is next.
+    plans: BTreeMap<Option<(PeerId, PeerId)>, VecDeque<Plan>>,
+    /// What connections to one address meet.
     lines: HashMap<Address, Line>,
-    /// The gate of the last stream to an address.
-    gates: HashMap<Address, Gate>,
+    /// What all others meet.
+    line: Line,
     /// What peers resolve to, if not to port 1; without addresses, resolving never ends.
     resolved: HashMap<PeerId, Vec<Address>>,
-    /// Every address that was tried, and when.
-    tried: Vec<(Address, Instant)>,
-    /// New streams from these dialling peers begin with their gates closed.
-    gated: bool,
-    /// Connecting fails while set.
-    refusing: bool,
+    /// Every address that was tried: by which pool, and when.
+    tried: Vec<(PeerId, Address, Instant)>,
+    /// Gates of the streams that were opened, in order, with the dialling pool and the address.
+    gates: Vec<(PeerId, Address, Gate)>,
+    /// The tasks that have not ended, and perhaps others.
+    tasks: Vec<AbortHandle>,
+}
+
+impl Default for Net {
+    /// A network whose streams have gates, which are open.
+    fn default() -> Self {
+        Self::new(Line::Open)
+    }
+}
+
+impl Net {
+    /// A network whose connections meet `line`, where nothing else is said.
+    pub(crate) fn new(line: Line) -> Self {
+        Self(Arc::new(Shared {
+            state: Mutex::new(State {
+                pools: Vec::new(),
+                plans: BTreeMap::new(),
+                lines: HashMap::new(),
+                line,
+                resolved: HashMap::new(),
+                tried: Vec::new(),
+                gates: Vec::new(),
+                tasks: Vec::new(),
+            }),
+            steps: Arc::default(),
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // ---- who is there --------------------------------------------------------------------------
+
+    /// The connector of the pool with this name.
+    pub(crate) fn port(&self, own: PeerId) -> impl Connector + use<> {
+        Port { net: self.clone(), own }
+    }
+
+    /// Puts a pool on the network, so that others reach it, in the place of one with its name.
+    pub(crate) fn join(&self, pool: &Pool) {
+        let mut state = self.state();
+        let known = state.pools.iter_mut().find(|known| known.id() == pool.id());
+        let _before = match known {
+            Some(known) => Some(mem::replace(known, pool.clone())),
+            None => {
+                state.pools.push(pool.clone());
+                None
+            }
+        };
+        drop(state);
+    }
+
+    /// Takes a pool off the network, so that the network does not keep it alive.
+    pub(crate) fn remove(&self, peer: PeerId) -> Option<Pool> {
+        let mut state = self.state();
+        let place = state.pools.iter().position(|pool| pool.id() == peer)?;
+        Some(state.pools.remove(place))
+    }
+
+    /// Ends the network: it holds no pool and has no task any more.
+    pub(crate) fn end(&self) {
+        let mut state = self.state();
+        let pools = mem::take(&mut state.pools);
+        state.tasks.drain(..).for_each(|task| task.abort());
+        drop(state);
+        drop(pools);
+    }
+
+    // ---- what connections meet -----------------------------------------------------------------
+
+    /// What connections meet from now on, where nothing else is said.
+    pub(crate) fn default_line(&self, line: Line) {
+        self.state().line = line;
+    }
+
+    /// What connections to this address meet from now on.
+    pub(crate) fn line(&self, address: &Address, line: Line) {
+        self.state().lines.insert(address.clone(), line);
+    }
+
+    /// What the next connection of one pool to another meets, behind those that have a plan already.
+    pub(crate) fn plan(&self, from: PeerId, to: PeerId, plan: Plan) {
+        self.state().plans.entry(Some((from, to))).or_default().push_back(plan);
+    }
+
+    /// What the next connection of all meets, behind those that have a plan already.
+    pub(crate) fn plan_next(&self, plan: Plan) {
+        self.state().plans.entry(None).or_default().push_back(plan);
+    }
+
+    /// Forgets the plans for connections between these two.
+    pub(crate) fn mend(&self, one: PeerId, other: PeerId) {
+        let mut state = self.state();
+        state.plans.remove(&Some((one, other)));
+        state.plans.remove(&Some((other, one)));
+    }
+
+    /// Forgets all plans.
+    pub(crate) fn forget_plans(&self) {
+        self.state().plans.clear();
+    }
+
+    /// What the peer resolves to from now on; nothing: resolving it never ends.
+    pub(crate) fn resolves_to(&self, peer: PeerId, addresses: &[Address]) {
+        self.state().resolved.insert(peer, addresses.to_vec());
+    }
+
+    /// Looking `peer` up never ends from now on.
+    pub(crate) fn never_resolve(&self, peer: PeerId) {
+        self.resolves_to(peer, &[]);
+    }
+
+    /// How the streams that move by bytes do so.
+    pub(crate) fn steps(&self) -> &Arc<Steps> {
+        &self.0.steps
+    }
+
+    // ---- what became of them -------------------------------------------------------------------
+
+    /// How often a stream was asked for.
+    pub(crate) fn connects(&self) -> u64 {
+        self.state().tried.len() as u64
+    }
+
+    /// How often one pool asked for a stream to another.
+    pub(crate) fn connects_between(&self, from: PeerId, to: PeerId) -> u64 {
+        let state = self.state();
+        state.tried.iter().filter(|(by, at, _)| (*by, name(at)) == (from, Some(to))).count() as u64
+    }
+
+    /// Which addresses were tried, in order, and when.
+    pub(crate) fn tried(&self) -> Vec<(Address, Instant)> {
+        self.state().tried.iter().map(|(_, address, when)| (address.clone(), *when)).collect()
+    }
+
+    /// The gate of the last stream that was opened to this address, when there is one.
+    pub(crate) async fn gate_at(&self, address: &Address) -> Gate {
+        opened(|| self.state().gates.iter().rev().find(|g| g.1 == *address).map(|g| g.2.clone()))
+            .await
+    }
+
+    /// The gates of the streams that `from` opened to `to`, in order.
+    pub(crate) fn gates(&self, from: PeerId, to: PeerId) -> Vec<Gate> {
+        let state = self.state();
+        let between = state.gates.iter().filter(|g| (g.0, name(&g.1)) == (from, Some(to)));
+        between.map(|g| g.2.clone()).collect()
+    }
+
+    /// The gates of all streams, in the order in which they were opened.
+    pub(crate) fn all_gates(&self) -> Vec<Gate> {
+        self.state().gates.iter().map(|g| g.2.clone()).collect()
+    }
+
+    /// The gate of the `n`th stream (from 0) that `from` opens to `to`, when it is opened.
+    pub(crate) async fn gate(&self, from: PeerId, to: PeerId, n: usize) -> Gate {
+        opened(|| self.gates(from, to).get(n).cloned()).await
+    }
+
+    // ---- connections ---------------------------------------------------------------------------
+
+    /// The stream of one pool to an address, as its connector gives it.
+    ///
+    /// # Errors
+    /// If the line refuses, or no pool has this address.
+    ///
+    /// # Panics
+    /// If that is what the connection meets.
+    pub(crate) async fn connect(&self, from: PeerId, address: &Address) -> io::Result<BoxedStream> {
+        let (line, pool) = self.state().meets(from, address);
+        let fate = match line {
+            Line::Planned(plan) => plan.fate,
+            _ => Fate::Passes,
+        };
+        match fate {
+            Fate::Refused => return Err(io::ErrorKind::ConnectionRefused.into()),
+            Fate::Hangs => pending().await,
+            // Without the panic hook: this panic is meant, and others are findings.
+            Fate::Panics => std::panic::resume_unwind(Box::new("as planned")),
+            _ => {}
+        }
+        let pool = pool.ok_or(io::ErrorKind::ConnectionRefused)?;
+        Ok(match line {
+            Line::Smooth => self.answered(pool, duplex(SMOOTH)),
+            Line::Open | Line::Gated => {
+                let (gate, near, far) =
+                    if line == Line::Open { Gate::open() } else { Gate::closed() };
+                self.state().gates.push((from, address.clone(), gate));
+                self.answered(pool, (near, far))
+            }
+            Line::ByByte => self.answered(pool, ByByte::pair(self.steps())),
+            Line::Planned(plan) => {
+                let (near, far) = self.pipe(plan);
+                self.answered(pool, (near, far))
+            }
+        })
+    }
+
+    /// The ends of a stream with this plan, and of no pool: the initiator's, the responder's.
+    pub(crate) fn pipe(&self, plan: Plan) -> (impl Stream + use<>, impl Stream + use<>) {
+        let (near, far, work) = pipe(plan);
+        self.spawn(work);
+        (near, far)
+    }
+
+    /// Hands the far end to the pool.
+    fn answered(&self, pool: Pool, (near, far): (impl Stream, impl Stream)) -> BoxedStream {
+        self.spawn(async move { drop(pool.adopt(far, Role::Responder).await) });
+        Box::new(near)
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let task = tokio::spawn(work).abort_handle();
+        let mut state = self.state();
+        state.tasks.retain(|task| !task.is_finished());
+        state.tasks.push(task);
+    }
+}
+
+impl State {
+    /// What this connection meets, and the pool that it leads to.
+    fn meets(&mut self, from: PeerId, address: &Address) -> (Line, Option<Pool>) {
+        self.tried.push((from, address.clone(), Instant::now()));
+        let to = name(address);
+        let mut next = |key| self.plans.get_mut(&key).and_then(VecDeque::pop_front);
+        let planned = to.and_then(|to| next(Some((from, to)))).or_else(|| next(None));
+        let line = match planned {
+            Some(plan) => Line::Planned(plan),
+            None => self.lines.get(address).copied().unwrap_or(self.line),
+        };
+        let mut place = self.pools.iter().position(|pool| Some(pool.id()) == to);
+        if matches!(line, Line::Planned(Plan { fate: Fate::Elsewhere, .. })) {
+            place = Some((place.unwrap_or(self.pools.len()) + 1) % self.pools.len().max(1));
+        }
+        (line, place.and_then(|place| self.pools.get(place)).cloned())
+    }
+}
+
+/// The peer whose address this is.
+fn name(address: &Address) -> Option<PeerId> {
+    match address {
+        Address::Host { host, .. } => host.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Waits for a stream that is about to be opened; bounded, so that a failure is a message and not a
+/// hang.
+async fn opened(look: impl Fn() -> Option<Gate>) -> Gate {
+    let waited = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            match look() {
+                Some(gate) => return gate,
+                None => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("never happened: a stream is opened"))
 }
 
 /// One pool's way into the network.
@@ -60,141 +351,17 @@ struct Port {
     own: PeerId,
 }
 
-impl Net {
-    /// A pool on this network. Its connector resolves every pool that is on it.
-    pub(crate) fn pool(&self, identity: Identity, config: Config) -> (Pool, Inbox) {
-        self.pool_with(identity, config, NoHooks)
-    }
-
-    pub(crate) fn pool_with(
-        &self,
-        identity: Identity,
-        config: Config,
-        hooks: impl Hooks,
-    ) -> (Pool, Inbox) {
-        let port = self.port(identity.peer_id());
-        let (pool, inbox) =
-            Pool::builder(identity).config(config).connector(port).hooks(hooks).build().unwrap();
-        self.join(&pool);
-        (pool, inbox)
-    }
-
-    /// The connector of the pool with this identity.
-    pub(crate) fn port(&self, own: PeerId) -> impl Connector {
-        Port { net: self.clone(), own }
-    }
-
-    /// Puts a pool on the network, so that others reach it.
-    pub(crate) fn join(&self, pool: &Pool) {
-        self.0.lock().unwrap().pools.insert(pool.id(), pool.clone());
-    }
-
-    /// Whether streams that are opened from now on begin with their gates closed.
-    pub(crate) fn gate_new_streams(&self, gated: bool) {
-        self.0.lock().unwrap().gated = gated;
-    }
-
-    /// Whether connecting fails from now on.
-    pub(crate) fn refuse(&self, refusing: bool) {
-        self.0.lock().unwrap().refusing = refusing;
-    }
-
-    /// Looking `peer` up never ends from now on.
-    pub(crate) fn never_resolve(&self, peer: PeerId) {
-        self.resolves_to(peer, &[]);
-    }
-
-    /// How often a stream was asked for.
-    pub(crate) fn connects(&self) -> u64 {
-        self.0.lock().unwrap().tried.len() as u64
-    }
-
-    /// Which addresses were tried, in order, and when.
-    pub(crate) fn tried(&self) -> Vec<(Address, Instant)> {
-        self.0.lock().unwrap().tried.clone()
-    }
-
-    /// What connections to this address meet from now on.
-    pub(crate) fn line(&self, address: &Address, line: Line) {
-        self.0.lock().unwrap().lines.insert(address.clone(), line);
-    }
-
-    /// What the peer resolves to from now on; nothing: resolving it never ends.
-    pub(crate) fn resolves_to(&self, peer: PeerId, addresses: &[Address]) {
-        self.0.lock().unwrap().resolved.insert(peer, addresses.to_vec());
-    }
-
-    /// The gate of the last stream that was opened to this address, when there is one.
-    pub(crate) async fn gate_at(&self, address: &Address) -> Gate {
-        let gate = || self.0.lock().unwrap().gates.get(address).cloned();
-        super::until("a stream is opened", || gate().is_some()).await;
-        gate().unwrap()
-    }
-
-    /// The gates of the streams that `from` opened to `to`, in order.
-    pub(crate) fn gates(&self, from: PeerId, to: PeerId) -> Vec<Gate> {
-        let state = self.0.lock().unwrap();
-        state.streams.iter().filter(|s| s.0 == from && s.1 == to).map(|s| s.2.clone()).collect()
-    }
-
-    /// The gates of all streams, in the order in which they were opened.
-    pub(crate) fn all_gates(&self) -> Vec<Gate> {
-        self.0.lock().unwrap().streams.iter().map(|s| s.2.clone()).collect()
-    }
-
-    /// The gate of the `n`th stream (from 0) that `from` opens to `to`, when it is opened.
-    pub(crate) async fn gate(&self, from: PeerId, to: PeerId, n: usize) -> Gate {
-        super::until("a stream is opened", || self.gates(from, to).len() > n).await;
-        self.gates(from, to)[n].clone()
-    }
-
-    /// Takes a pool off the network, so that the network does not keep it alive.
-    pub(crate) fn remove(&self, peer: PeerId) -> Option<Pool> {
-        self.0.lock().unwrap().pools.remove(&peer)
-    }
-
-    /// The stream to an address; `None`: it never comes.
-    fn connect(&self, from: PeerId, address: &Address) -> io::Result<Option<BoxedStream>> {
-        let text = address.to_string();
-        let host = text.split(':').next().unwrap_or_default();
-        let to: PeerId = host.parse().map_err(io::Error::other)?;
-        let mut state = self.0.lock().unwrap();
-        state.tried.push((address.clone(), Instant::now()));
-        let line = match state.lines.get(address) {
-            Some(line) => *line,
-            None if state.refusing => Line::Refuses,
-            None if state.gated => Line::Gated,
-            None => Line::Open,
-        };
-        let pool = state.pools.get(&to).cloned().filter(|_| line != Line::Refuses);
-        let (gate, near, far) = match (line, &pool) {
-            (Line::Silent, _) => return Ok(None),
-            (_, None) => return Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
-            (Line::Gated, _) => Gate::closed(),
-            _ => Gate::open(),
-        };
-        state.streams.push((from, to, gate.clone()));
-        state.gates.insert(address.clone(), gate);
-        if let Some(pool) = pool {
-            tokio::spawn(async move {
-                let _ = pool.adopt(far, Role::Responder).await;
-            });
-        }
-        Ok(Some(Box::new(near)))
-    }
-}
-
 impl Connector for Port {
     fn resolve<'a>(
         &'a self,
         peer: &'a PeerId,
-        _data: Option<&'a TargetData>,
+        _: Option<&'a TargetData>,
     ) -> BoxFuture<'a, io::Result<Vec<Address>>> {
         Box::pin(async move {
-            let resolved = self.net.0.lock().unwrap().resolved.get(peer).cloned();
+            let resolved = self.net.state().resolved.get(peer).cloned();
             match resolved {
                 None => Ok(vec![address(*peer, 1)]),
-                Some(addresses) if addresses.is_empty() => std::future::pending().await,
+                Some(addresses) if addresses.is_empty() => pending().await,
                 Some(addresses) => Ok(addresses),
             }
         })
@@ -203,17 +370,8 @@ impl Connector for Port {
     fn connect<'a>(
         &'a self,
         address: &'a Address,
-        _data: Option<&'a TargetData>,
+        _: Option<&'a TargetData>,
     ) -> BoxFuture<'a, io::Result<BoxedStream>> {
-        Box::pin(async move {
-            match self.net.connect(self.own, address)? {
-                Some(stream) => Ok(stream),
-                None => std::future::pending().await,
-            }
-        })
+        Box::pin(self.net.connect(self.own, address))
     }
 }
-
-pub(crate) struct NoHooks;
-
-impl Hooks for NoHooks {}
