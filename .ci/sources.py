@@ -75,9 +75,6 @@ for path, text in library.items():
     layer = path.parts[1] if len(path.parts) > 2 else path.stem
     if layer == "proto":
         search(path, code, r"\b(?:tokio|dashmap|crossbeam_utils|getrandom|SystemTime)\b", "proto/ is pure")
-        search(path, code, r"\bcrate::(?:session|pool)\b", "imports only point downwards")
-    if layer == "session":
-        search(path, code, r"\bcrate::pool\b", "imports only point downwards")
 
 lib = texts.get(Path("src/lib.rs"), "")
 if "forbid(unsafe_code)" not in lib:

@@ -175,6 +175,6 @@ pub use base::identity::Identity;
 pub use pool::hooks::{Candidate, Hooks, SessionInfo};
 pub use pool::shutdown::{CloseMode, Disconnect, DrainReport};
 pub use pool::target::Target;
-pub use pool::{Pool, PoolBuilder, Role};
+pub use pool::{GetOrDial, Pool, PoolBuilder, Role};
 pub use session::{ExclusiveLease, Inbox, Lease, Message, SendOptions};
 pub use transport::{Connector, TcpConnector};

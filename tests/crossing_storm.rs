@@ -19,8 +19,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use support::gate::{Gate, Way};
-use support::net::Net;
+use support::net::gate::{Gate, Way};
+use support::net::{Line, Net};
 use support::talk::{Book, Talker};
 use support::{identity, soon, until};
 
@@ -71,7 +71,7 @@ impl Storm {
         let talkers = (0..nodes)
             .map(|n| Talker::new(&net, identity(n as u8), config.clone(), &book))
             .collect();
-        net.gate_new_streams(true);
+        net.default_line(Line::Gated);
         Self {
             kind,
             random,
@@ -207,7 +207,7 @@ impl Storm {
             }
         }
         let gates = self.net.all_gates();
-        self.net.gate_new_streams(false);
+        self.net.default_line(Line::Open);
         // Those of dead streams stay dead until both ends have done all they would do by themselves.
         gates.iter().for_each(Gate::open_all);
         for (number, call) in std::mem::take(&mut self.calls).into_iter().enumerate() {

@@ -20,8 +20,8 @@ use noise_pool::{
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use support::gate::Way;
-use support::net::Net;
+use support::net::gate::Way;
+use support::net::{Line, Net};
 use support::{Node, alive_tasks, identity, soon, until};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -482,7 +482,7 @@ impl Dialling {
         let mut others: Vec<_> =
             identities.into_iter().map(|other| net.pool(other, Config::default())).collect();
         net.never_resolve(ids[0]);
-        net.gate_new_streams(true);
+        net.default_line(Line::Gated);
 
         let mut waiters: Vec<_> = ids.iter().map(|peer| spawn_dial(&pool, *peer)).collect();
         // One that only connects holds its gate shut; the others come as far as they may.
@@ -501,7 +501,7 @@ impl Dialling {
 
         let superseding = others.remove(4);
         let committed = others.remove(3);
-        net.gate_new_streams(false);
+        net.default_line(Line::Open);
         let back = soon("their dial", superseding.0.get_or_dial(pool.id())).await.unwrap();
         drop(back);
         settle().await;
@@ -755,7 +755,7 @@ async fn a_pool_that_has_ended_refuses_everything_and_says_so() {
 async fn who_dials_a_pool_that_drains_has_no_session_and_may_come_back() {
     let (pair, lease) = Pair::connected().await;
     let (other, _inbox) = pair.net.pool(identity(3), Config::default());
-    pair.net.gate_new_streams(true);
+    pair.net.default_line(Line::Gated);
     let dial = spawn_dial(&other, pair.a.id());
     let gate = pair.net.gate(other.id(), pair.a.id(), 0).await;
     gate.pass(Way::ToResponder, 1);
@@ -864,7 +864,7 @@ async fn draining_one_peer_waits_for_a_committed_dial_and_counts_older_sessions_
     old.send(bytes(1)).await.unwrap();
     sleep(31 * 60 * SECOND).await;
     assert!(old.is_retired() && pair.a.get(&pair.b.id()).is_none());
-    pair.net.gate_new_streams(true);
+    pair.net.default_line(Line::Gated);
     let dial = spawn_dial(&pair.a, pair.b.id());
     let gate = pair.net.gate(pair.a.id(), pair.b.id(), 1).await;
     gate.pass(Way::ToResponder, 1);
@@ -977,7 +977,7 @@ async fn a_peer_that_is_refused_for_a_time_neither_comes_nor_is_dialled_until_th
 async fn a_disconnect_stops_an_open_dial_and_drains_a_committed_one() {
     for committed in [false, true] {
         let mut pair = Pair::new(Config::default(), Config::default());
-        pair.net.gate_new_streams(true);
+        pair.net.default_line(Line::Gated);
         let dial = spawn_dial(&pair.a, pair.b.id());
         let gate = pair.net.gate(pair.a.id(), pair.b.id(), 0).await;
         gate.arrived(Way::ToResponder, 1).await;

@@ -12,8 +12,8 @@ use noise_pool::error::{CloseReason, Limit};
 use noise_pool::event::{DialFailure, Events, Lagged, PoolEvent};
 use noise_pool::{AttemptId, Config, Disconnect, Identity, Inbox, SessionId, Target};
 
-use support::gate::Way;
-use support::net::Net;
+use support::net::gate::Way;
+use support::net::{Line, Net};
 use support::{Node, identity, soon, until};
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -262,7 +262,7 @@ async fn every_dial_that_is_told_to_begin_is_told_to_end_once() {
     assert!(pool.disconnect(&absent, Disconnect::drain()));
     assert!(soon("its end", dialling).await.unwrap().is_err());
     // An inbound session takes its place, before and after the commit.
-    net.gate_new_streams(true);
+    net.default_line(Line::Gated);
     for committed in [false, true] {
         let n = net.gates(a.id(), b.id()).len();
         let ours = tokio::spawn({
@@ -293,7 +293,7 @@ async fn every_dial_that_is_told_to_begin_is_told_to_end_once() {
         .await;
     }
     // It fails, and the pool ends while one is under way.
-    net.refuse(true);
+    net.default_line(Line::REFUSES);
     assert!(soon("a dial", a.get_or_dial(b.id())).await.is_err());
     let last = tokio::spawn({
         let a = a.clone();

@@ -9,8 +9,8 @@ use std::time::Duration;
 use noise_pool::error::{DialError, Limit};
 use noise_pool::event::PoolEvent;
 use noise_pool::{CloseMode, Config, Disconnect, Identity, Inbox, Lease, PeerId, Pool, Target};
-use support::gate::{Gate, Way};
-use support::net::Net;
+use support::net::gate::{Gate, Way};
+use support::net::{Line, Net};
 use support::{at_rest, identity, slots, soon, until};
 use tokio::io::duplex;
 use tokio::sync::mpsc;
@@ -151,11 +151,11 @@ async fn an_inbound_newcomer_displaces_an_idle_inbound_session_only() {
 async fn a_stranger_does_not_displace_a_peer_that_we_dialled_while_it_dialled_us() {
     let town = Town::new(Config::default().max_sessions(3).max_inbound(1), 3);
     // Our dial is under way when the peer's arrives and takes its place, and its room.
-    town.net.gate_new_streams(true);
+    town.net.default_line(Line::Gated);
     let (hub, id) = (town.hub.clone(), town.id(0));
     let dial = tokio::spawn(async move { hub.get_or_dial(id).await.unwrap() });
     town.net.gate(town.hub.id(), id, 0).await;
-    town.net.gate_new_streams(false);
+    town.net.default_line(Line::Open);
     drop(town.inbound(0).await.unwrap());
     drop(soon("our own call", dial).await.unwrap());
     assert_eq!(town.hub.stats().inbound_rows.uncommitted, 1);
@@ -328,14 +328,14 @@ async fn a_dial_that_nobody_wants_any_more_wakes_one_who_waits() {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_nobody_asks_for_any_more_wakes_one_who_waits() {
     let town = Town::new(room_for(1), 2);
-    town.net.gate_new_streams(true);
+    town.net.default_line(Line::Gated);
     let mut unwanted = Box::pin(town.hub.get_or_dial(town.id(0)));
     assert!(futures_util::poll!(&mut unwanted).is_pending());
     let gate = town.net.gate(town.hub.id(), town.id(0), 0).await;
     gate.pass(Way::ToResponder, 1);
     gate.pass(Way::ToInitiator, 1);
     soon("message 3", gate.arrived(Way::ToResponder, 2)).await;
-    town.net.gate_new_streams(false);
+    town.net.default_line(Line::Open);
     let dial = town.waiting(1).await;
     drop(unwanted);
     // The dial is committed, so it goes on, and its session is pooled with no lease.

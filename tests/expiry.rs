@@ -18,8 +18,8 @@ use noise_pool::snapshot::SessionState;
 use noise_pool::{Config, Disconnect, Hooks, Inbox, Lease, Pool, SessionId, SessionInfo, Target};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use support::gate::{Gate, Way};
-use support::net::Net;
+use support::net::gate::{Gate, Way};
+use support::net::{Line, Net};
 use support::{identity, soon, until};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -410,14 +410,14 @@ async fn a_kept_peer_that_is_lost_is_dialled_again_with_backoff() {
         until("it is dialled again", || pair.net.connects() > lost).await;
     }
     until("it is there", || pair.a.contains(&pair.b.id())).await;
-    pair.net.refuse(true);
+    pair.net.default_line(Line::REFUSES);
     let before = pair.net.connects();
     pair.gate().cut();
     sleep(10 * MINUTE).await;
     let tries = pair.net.connects() - before;
     // 1 + 2 + 4 .. 32 seconds, then every minute at most; jitter may halve a wait.
     assert!((10..=40).contains(&tries), "{tries} tries in ten minutes");
-    pair.net.refuse(false);
+    pair.net.default_line(Line::Open);
     sleep(MINUTE + SECOND).await;
     assert!(pair.a.contains(&pair.b.id()), "back within the longest wait");
 }
@@ -445,7 +445,7 @@ async fn a_kept_peer_is_not_evicted_and_a_disconnect_ends_the_keeping() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_is_kept_no_longer_is_not_dialled_again() {
     let pair = Pair::new(patient());
-    pair.net.refuse(true);
+    pair.net.default_line(Line::REFUSES);
     pair.a.keep(pair.b.id());
     sleep(MINUTE).await;
     assert!(pair.net.connects() > 0);

@@ -17,8 +17,8 @@ use noise_pool::event::PoolEvent;
 use noise_pool::{Address, Config, Inbox, Lease, Origin, Pool, SendOptions};
 use tokio::time::Instant;
 
-use support::gate::Way;
-use support::net::Net;
+use support::net::gate::Way;
+use support::net::{Line, Net};
 use support::{Node, cancelled_after, identity, soon, until};
 
 fn bytes(n: u32) -> Bytes {
@@ -548,7 +548,7 @@ async fn what_was_not_flushed_when_the_session_died_is_an_error() {
 
 /// Holds what the dialler sends from here on, and sends until nothing more is taken. The number of
 /// messages that were accepted.
-async fn fill(lease: &Lease, gate: &support::gate::Gate) -> u32 {
+async fn fill(lease: &Lease, gate: &support::net::gate::Gate) -> u32 {
     let big = Bytes::from(vec![7; 64 * 1024]);
     // Frames that have passed so far may pass; nothing that comes later.
     gate.hold(Way::ToResponder);
@@ -605,7 +605,7 @@ async fn send_gives_the_message_back_when_the_redial_fails() {
     let sending = tokio::spawn(async move { a.send(b, message).await });
     tokio::task::yield_now().await;
     assert!(!sending.is_finished(), "it waits for room");
-    pair.net.refuse(true);
+    pair.net.default_line(Line::REFUSES);
     gate.cut();
     match soon("it fails", sending).await.unwrap().unwrap_err() {
         SendToError::Dial { message, source } => {

@@ -16,8 +16,8 @@ use noise_pool::error::{AdoptError, CloseReason, DialError, Limit, RejectReason,
 use noise_pool::event::PoolEvent;
 use noise_pool::snapshot::DialPhase;
 use noise_pool::{Config, Disconnect, Identity, Inbox, PeerId, Pool, Target};
-use support::gate::{Gate, Way};
-use support::net::Net;
+use support::net::gate::{Gate, Way};
+use support::net::{Line, Net};
 use support::{at_rest, identity, ordered_identities, slots, soon, until};
 use tokio::io::{DuplexStream, duplex};
 use tokio::sync::Barrier;
@@ -94,7 +94,7 @@ async fn at_limit_one_two_pools_that_dial_each_other_share_one_session() {
             let (small, large) = ordered_identities();
             let (a, _in_a) = net.pool(small, forgetful().max_sessions(1));
             let (b, _in_b) = net.pool(large, forgetful().max_sessions(1));
-            net.gate_new_streams(true);
+            net.default_line(Line::Gated);
             let dial = |from: &Pool, to: &Pool| {
                 let (from, to) = (from.clone(), to.id());
                 tokio::spawn(async move { from.get_or_dial(to).await })
@@ -349,7 +349,7 @@ async fn dials_take_turns_and_a_full_queue_says_no() {
         .dial_timeout(20 * SECOND);
     let (pool, _inbox) = net.pool(identity(1), config);
     let peers: Vec<_> = (2..8).map(|n| net.pool(identity(n), Config::default())).collect();
-    net.gate_new_streams(true);
+    net.default_line(Line::Gated);
     // All at once, before any dial's task has run.
     let mut dials: Vec<_> = peers.iter().map(|(p, _)| Box::pin(pool.get_or_dial(p.id()))).collect();
     for dial in &mut dials[..TURNS + QUEUE] {
@@ -363,7 +363,7 @@ async fn dials_take_turns_and_a_full_queue_says_no() {
     let limits = pool.snapshot().limits;
     assert_eq!((limits.dials.held, limits.queued_dials.held), (TURNS as u64, QUEUE as u64));
 
-    net.gate_new_streams(false);
+    net.default_line(Line::Open);
     for (peer, _) in &peers[..TURNS] {
         net.gate(pool.id(), peer.id(), 0).await.open_all();
     }
@@ -382,7 +382,7 @@ async fn without_a_queue_a_dial_begins_while_there_are_turns() {
     let config = Config::default().max_concurrent_dials(1).max_queued_dials(0);
     let (pool, _inbox) = net.pool(identity(1), config);
     let (peer, _peers_inbox) = net.pool(identity(2), Config::default());
-    net.gate_new_streams(true);
+    net.default_line(Line::Gated);
     let mut dial = Box::pin(pool.get_or_dial(peer.id()));
     assert!(futures_util::poll!(&mut dial).is_pending());
     let error = pool.get_or_dial(a_stranger()).await.unwrap_err();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use noise_pool::error::DialError;
 use noise_pool::{Address, Config, Lease, Pool, Target};
-use support::gate::{Gate, Way};
+use support::net::gate::{Gate, Way};
 use support::net::{Line, Net, address};
 use support::{identity, soon, until};
 use tokio::task::JoinHandle;
@@ -57,7 +57,7 @@ impl Pair {
     /// Gives A a race of two addresses on both of which message 2 waits at the gate.
     async fn two_answers(&self) -> (JoinHandle<Result<Lease, DialError>>, [Gate; 2]) {
         let addresses = self.addresses::<2>();
-        self.net.gate_new_streams(true);
+        self.net.default_line(Line::Gated);
         let caller = self.call(&addresses);
         let gates = [self.net.gate_at(&addresses[0]).await, self.net.gate_at(&addresses[1]).await];
         for gate in &gates {
@@ -96,7 +96,7 @@ fn assert_about(measured: Duration, expected: Duration) {
 async fn addresses_start_one_after_another_in_their_order() {
     let mut pair = Pair::new();
     let addresses = pair.addresses::<3>();
-    pair.net.line(&addresses[0], Line::Silent);
+    pair.net.line(&addresses[0], Line::SILENT);
     pair.net.line(&addresses[1], Line::Gated);
     let began = Instant::now();
     let lease = served(pair.call(&addresses)).await;
@@ -121,8 +121,8 @@ async fn the_first_address_alone_is_tried_when_it_answers_in_time() {
 async fn an_address_that_fails_makes_way_for_the_next_at_once() {
     let mut pair = Pair::new();
     let addresses = pair.addresses::<3>();
-    pair.net.line(&addresses[0], Line::Refuses);
-    pair.net.line(&addresses[1], Line::Refuses);
+    pair.net.line(&addresses[0], Line::REFUSES);
+    pair.net.line(&addresses[1], Line::REFUSES);
     let began = Instant::now();
     let lease = served(pair.call(&addresses)).await;
     assert_eq!(lease.remote_address(), Some(&addresses[2]));
@@ -149,7 +149,7 @@ async fn when_all_addresses_fail_the_error_tells_of_the_one_that_came_farthest()
     let pair = Pair::new();
     let (stranger, _inbox) = pair.net.pool(identity(3), Config::default());
     let dead = address(pair.b.id(), 1);
-    pair.net.line(&dead, Line::Refuses);
+    pair.net.line(&dead, Line::REFUSES);
     let error =
         soon("the dial fails", pair.call(&[address(stranger.id(), 1), dead])).await.unwrap();
     let error = error.unwrap_err();
@@ -160,7 +160,7 @@ async fn when_all_addresses_fail_the_error_tells_of_the_one_that_came_farthest()
 async fn an_address_that_a_later_caller_brings_joins_the_race() {
     let mut pair = Pair::new();
     let [dead, good] = pair.addresses();
-    pair.net.line(&dead, Line::Silent);
+    pair.net.line(&dead, Line::SILENT);
     let first = pair.call(&[dead]);
     until("the first address is tried", || pair.net.connects() == 1).await;
     let began = Instant::now();
@@ -192,7 +192,7 @@ async fn an_address_that_a_later_caller_brings_does_not_wait_for_a_slow_look_up(
 async fn an_address_that_is_known_already_is_not_tried_twice() {
     let pair = Pair::new();
     let [silent] = pair.addresses();
-    pair.net.line(&silent, Line::Silent);
+    pair.net.line(&silent, Line::SILENT);
     let callers: Vec<_> = (0..5).map(|_| pair.call(&[silent.clone(), silent.clone()])).collect();
     until("all wait", || pair.a.snapshot().dials.iter().any(|dial| dial.waiters == 5)).await;
     tokio::time::sleep(4 * STAGGER).await;

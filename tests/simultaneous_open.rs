@@ -21,8 +21,8 @@ use noise_pool::{
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use support::gate::{Gate, Way};
-use support::net::Net;
+use support::net::gate::{Gate, Way};
+use support::net::{Line, Net};
 use support::talk::{Book, Talker};
 use support::{ordered_identities, soon, until};
 
@@ -59,7 +59,7 @@ impl Two {
         let (small, large) = ordered_identities();
         let small = Talker::with_hooks(&net, small, Config::default(), &book, of_small);
         let large = Talker::with_hooks(&net, large, Config::default(), &book, of_large);
-        net.gate_new_streams(true);
+        net.default_line(Line::Gated);
         Self { net, book, small, large }
     }
 
@@ -734,7 +734,7 @@ impl Twins {
         let new = |identity: Identity| Talker::new(&net, identity, Config::default(), &book);
         // The one that began last is the one that is reached.
         let (peer, second, first) = (new(peer), new(twin.clone()), new(twin));
-        net.gate_new_streams(true);
+        net.default_line(Line::Gated);
         Self { net, book, peer, first, second }
     }
 

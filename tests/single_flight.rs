@@ -15,7 +15,7 @@ use noise_pool::event::{DialFailure, PoolEvent};
 use noise_pool::io::{BoxFuture, BoxedStream, TargetData};
 use noise_pool::snapshot::{DialPhase, Snapshot};
 use noise_pool::{Address, Config, Connector, Lease, Pool, Target, TcpConnector};
-use support::gate::Way;
+use support::net::gate::Way;
 use support::net::{Line, Net, address};
 use support::{Node, identity, soon, until};
 use tokio::sync::Barrier;
@@ -50,7 +50,7 @@ async fn a_thousand_tasks_and_an_absent_peer_share_one_dial() {
     let net = Net::default();
     let (a, _inbox_a) = net.pool(identity(1), Config::default());
     let (b, _inbox_b) = net.pool(identity(2), Config::default());
-    net.gate_new_streams(true);
+    net.default_line(Line::Gated);
 
     let barrier = Arc::new(Barrier::new(CALLERS));
     let mut callers = JoinSet::new();
@@ -276,7 +276,7 @@ async fn a_message_that_overtakes_the_verdict_of_a_dial_without_callers_arrives(
     let net = Net::default();
     let (a, mut inbox_a) = net.pool(identity(1), Config::default());
     let (b, _inbox_b) = net.pool(identity(2), Config::default());
-    net.gate_new_streams(true);
+    net.default_line(Line::Gated);
     let caller = tokio::spawn(call(&a, b.id()));
     let gate = net.gate(a.id(), b.id(), 0).await;
     gate.pass(Way::ToResponder, 2);
@@ -350,7 +350,7 @@ async fn storm(line: Line, one_timeout: Duration, cause: &str) {
 
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_refuses_costs_one_dial_however_many_ask() {
-    storm(Line::Refuses, Duration::ZERO, "failed").await;
+    storm(Line::REFUSES, Duration::ZERO, "failed").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -360,5 +360,5 @@ async fn a_peer_that_connects_and_never_answers_costs_one_timeout_however_many_a
 
 #[tokio::test(start_paused = true)]
 async fn an_address_that_never_connects_costs_one_timeout_however_many_ask() {
-    storm(Line::Silent, Duration::from_secs(10), "connecting").await;
+    storm(Line::SILENT, Duration::from_secs(10), "connecting").await;
 }

@@ -19,7 +19,7 @@ use noise_pool::error::{AdoptError, DialError, HandshakeError, Limit, Retry};
 use noise_pool::event::{DialFailure, Events, HandshakeFailure, PoolEvent};
 use noise_pool::io::BoxFuture;
 use noise_pool::{Config, Hooks, Origin, PeerId, Pool, Role, Target};
-use support::gate::{Gate, Way};
+use support::net::gate::{Gate, Way};
 use support::raw::{self, Clock, NOW, Raw, config};
 use support::{Node, identity, soon, until};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf, duplex};

@@ -16,6 +16,7 @@ use crate::base::id::PeerId;
 use crate::base::io::{BoxedStream, Stream};
 use crate::base::metrics::{Snapshot, Stats};
 use crate::pool::dial::{Opener, StreamSource};
+use crate::pool::get_or_dial::GetOrDial;
 use crate::pool::inbound::{DriverTask, NotAccepted};
 use crate::pool::report;
 use crate::pool::shutdown::{self, Disconnect, DrainReport};
@@ -136,14 +137,8 @@ impl Pool {
     /// # Cancel safety
     /// Safe at any await.
     #[inline]
-    pub async fn get_or_dial(&self, target: impl Into<Target>) -> Result<Lease, DialError> {
-        let target = target.into();
-        if let Some(lease) = self.state().sessions.healthy_hit(&target.peer) {
-            return Ok(lease);
-        }
-        let source = StreamSource::Connector(target.data.clone());
-        // Boxed, so that a hit does not carry the state of a wait.
-        Box::pin(self.state().acquirer.lease(target, source)).await
+    pub fn get_or_dial(&self, target: impl Into<Target>) -> GetOrDial<'_> {
+        GetOrDial::new(self.state(), target.into())
     }
 
     /// As [`Pool::get_or_dial`], over a stream that `open` makes if a dial is begun: a SOCKS proxy,

@@ -11,6 +11,7 @@ pub(crate) mod checks;
 pub(crate) mod context;
 pub(crate) mod dial;
 pub(crate) mod failures;
+pub(crate) mod get_or_dial;
 pub(crate) mod handle;
 pub(crate) mod hooks;
 pub(crate) mod inbound;
@@ -29,4 +30,5 @@ pub(crate) mod stop_signal;
 pub(crate) mod target;
 
 pub use builder::PoolBuilder;
+pub use get_or_dial::GetOrDial;
 pub use handle::{Pool, Role};

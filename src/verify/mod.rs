@@ -10,8 +10,13 @@ pub(crate) mod crypto;
 pub(crate) mod fuzz;
 #[cfg(all(test, noise_pool_loom))]
 mod loom;
+pub(crate) mod net;
 pub(crate) mod pair;
 #[cfg(test)]
 pub(crate) mod plain;
 #[cfg(test)]
 mod wire_page;
+
+// What `net` knows of the crate.
+use crate::io::{BoxFuture, BoxedStream, Stream, TargetData};
+use crate::{Address, Connector, PeerId, Pool, Role};

@@ -1,7 +1,6 @@
 //! The futures: each public one, where it begins, and what must hold when it was dropped.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use noise_pool::error::{DialError, SendErrorKind};
@@ -10,9 +9,9 @@ use noise_pool::snapshot::DialPhase;
 use noise_pool::{Disconnect, Message, Role, SendOptions, Target};
 use tokio::time::Instant;
 
-use super::support::net::address;
+use super::support::net::{ByByte, address};
 use super::support::{alive_tasks, identity, soon, until};
-use super::wire::{ByByte, Network, SILENT};
+use super::world::SILENT;
 use super::world::World;
 use super::{Case, Step, beside};
 
@@ -148,8 +147,8 @@ pub(crate) const CASES: &[Case] = &[
         before: nothing,
         future: |world| {
             Box::pin(async {
-                let (wire, to) = (Arc::clone(&world.wire), address(world.b.id(), 1));
-                let open = move || async move { Network::open(&wire, &to) };
+                let (net, own, to) = (world.net.clone(), world.a.id(), address(world.b.id(), 1));
+                let open = move || async move { net.connect(own, &to).await };
                 drop(world.a.get_or_dial_with(world.b.id(), open).await.unwrap());
             })
         },
@@ -186,7 +185,7 @@ pub(crate) const CASES: &[Case] = &[
         before: nothing,
         future: |world| {
             Box::pin(async {
-                let (near, far) = ByByte::pair(&world.wire);
+                let (near, far) = ByByte::pair(world.net.steps());
                 let b = world.b.clone();
                 beside(async move { drop(b.adopt(far, Role::Responder).await) });
                 let peer = world.b.id();
@@ -201,7 +200,7 @@ pub(crate) const CASES: &[Case] = &[
         before: nothing,
         future: |world| {
             Box::pin(async {
-                let (near, far) = ByByte::pair(&world.wire);
+                let (near, far) = ByByte::pair(world.net.steps());
                 let (b, peer) = (world.b.clone(), world.a.id());
                 beside(async move { drop(b.adopt(far, Role::Initiator { peer }).await) });
                 drop(world.a.adopt(near, Role::Responder).await.unwrap());

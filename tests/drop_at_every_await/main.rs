@@ -12,7 +12,6 @@ mod drains;
 #[path = "../support/mod.rs"]
 mod support;
 mod tcp;
-mod wire;
 mod world;
 
 use std::future::poll_fn;
@@ -24,8 +23,8 @@ use std::time::Duration;
 use noise_pool::Pool;
 use noise_pool::io::BoxFuture;
 
+use support::net::Steps;
 use support::{alive_tasks, at_rest, soon, until};
-use wire::Wire;
 use world::{World, all_released};
 
 // ---- the harness -------------------------------------------------------------------------------
@@ -58,13 +57,13 @@ async fn at_every_await(case: &Case) {
     loop {
         let mut world = World::new();
         soon("before", (case.before)(&mut world)).await;
-        let wire = Arc::clone(&world.wire);
-        wire.by_byte.store(true, Ordering::Relaxed);
+        let pace = Arc::clone(world.net.steps());
+        pace.by_byte.store(true, Ordering::Relaxed);
         let done = {
             let mut future = (case.future)(&mut world);
-            advance(&mut future, steps, &wire).await
+            advance(&mut future, steps, &pace).await
         };
-        wire.by_byte.store(false, Ordering::Relaxed);
+        pace.by_byte.store(false, Ordering::Relaxed);
         soon("after", (case.after)(&mut world, done)).await;
         leaves_nothing(&mut world).await;
         drop(world);
@@ -79,7 +78,7 @@ async fn at_every_await(case: &Case) {
 }
 
 /// Polls the future once per step, after everything else had its turn. Whether it has ended.
-async fn advance(future: &mut Step<'_>, steps: usize, wire: &Wire) -> bool {
+async fn advance(future: &mut Step<'_>, steps: usize, pace: &Steps) -> bool {
     /// So many turns without a byte, and only time can go on.
     const QUIET: u32 = 16;
     let (mut moved, mut quiet) = (0, 0);
@@ -87,7 +86,7 @@ async fn advance(future: &mut Step<'_>, steps: usize, wire: &Wire) -> bool {
         if poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await.is_ready() {
             return true;
         }
-        let now = wire.moved.load(Ordering::Relaxed);
+        let now = pace.moved.load(Ordering::Relaxed);
         quiet = if now == moved { quiet + 1 } else { 0 };
         moved = now;
         if quiet > QUIET {
@@ -145,7 +144,9 @@ async fn leaves_nothing(world: &mut World) {
     soon("B closes", world.b.close()).await;
     all_released(&world.a, &mut world.a_inbox).await;
     all_released(&world.b, &mut world.b_inbox).await;
-    world.wire.pools.lock().unwrap().clear();
+    for pool in [&world.a, &world.b] {
+        world.net.remove(pool.id());
+    }
 }
 
 /// All lines.

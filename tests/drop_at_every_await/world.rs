@@ -3,21 +3,20 @@
 //! Owns what must hold of it when the future is gone: nothing is held, it works, and its end releases
 //! everything.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use noise_pool::error::SendErrorKind;
 use noise_pool::event::{Events, PoolEvent};
 use noise_pool::snapshot::LimitUse;
-use noise_pool::{Config, ExclusiveLease, Identity, Inbox, Lease, Pool};
+use noise_pool::{Config, ExclusiveLease, Inbox, Lease, Pool};
 
+use super::support::net::{Line, Net, address};
 use super::support::{self, identity, soon, until};
-use super::wire::{Network, Wire};
 
 /// Two pools, and whatever a case needs besides.
 pub(crate) struct World {
-    pub(crate) wire: Arc<Wire>,
+    pub(crate) net: Net,
     pub(crate) a: Pool,
     pub(crate) a_inbox: Inbox,
     pub(crate) b: Pool,
@@ -39,6 +38,9 @@ pub(crate) struct World {
     pub(crate) next: u8,
 }
 
+/// Connecting to this identity never ends.
+pub(crate) const SILENT: u8 = 3;
+
 /// Messages of the greatest size fill a queue by twos.
 const MESSAGE: usize = 64;
 
@@ -52,19 +54,13 @@ fn config() -> Config {
 }
 
 impl World {
-    fn pool(wire: &Arc<Wire>, identity: Identity) -> (Pool, Inbox) {
-        let builder = Pool::builder(identity).config(config()).connector(Network(wire.clone()));
-        let (pool, inbox) = builder.build().unwrap();
-        wire.pools.lock().unwrap().push(pool.clone());
-        (pool, inbox)
-    }
-
     pub(crate) fn new() -> Self {
-        let wire = Arc::default();
-        let (a, a_inbox) = Self::pool(&wire, identity(1));
-        let (b, b_inbox) = Self::pool(&wire, identity(2));
+        let net = Net::new(Line::ByByte);
+        net.line(&address(identity(SILENT).peer_id(), 1), Line::SILENT);
+        let (a, a_inbox) = net.pool(identity(1), config());
+        let (b, b_inbox) = net.pool(identity(2), config());
         Self {
-            wire,
+            net,
             a,
             a_inbox,
             b,
@@ -128,9 +124,9 @@ impl World {
     pub(crate) async fn restart(&mut self) {
         soon("A closes", self.a.close()).await;
         all_released(&self.a, &mut self.a_inbox).await;
-        self.wire.pools.lock().unwrap().retain(|pool| pool.id() != self.a.id());
+        self.net.remove(self.a.id());
         until("B has noticed", || !self.b.contains(&self.a.id())).await;
-        (self.a, self.a_inbox) = Self::pool(&self.wire, identity(1));
+        (self.a, self.a_inbox) = self.net.pool(identity(1), config());
     }
 
     /// A fresh call, messages and their way back, and all leases at once. What came to B before it.

@@ -13,9 +13,9 @@ use noise_pool::snapshot::{
 };
 
 use super::model::{Link, Model, NAMES, NODES, SessionNo};
-use super::net::name;
 use super::play::Dialled;
 use super::support::slots;
+use super::world::name;
 use super::world::{Grip, Node, World};
 
 /// All that can be seen from outside between two steps.
@@ -68,7 +68,7 @@ fn one_session_one_dial(seen: &Snapshot) {
 fn no_more_connections_than_dials(world: &World, node: usize) {
     for peer in 0..NAMES {
         let dials = world.nodes[node].told.dials_to.get(&name(peer)).copied().unwrap_or_default();
-        let connects = world.net.connects(node, peer);
+        let connects = world.net.connects_between(name(node), name(peer));
         assert!(connects <= dials, "single flight: {connects} connections in {dials} dials");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A reference model (`model`) foretells what calls, messages and drains come to wherever the network
 //! and the applications are smooth; where they are not, the laws hold (`laws`). Steps (`story`) are
-//! played on four real pools (`play`, `world`) over a network whose behaviour is data (`net`). Time is
+//! played on four real pools (`play`, `world`) over a network whose behaviour is data. Time is
 //! paused, randomness is seeded, and nothing is known of the pools but their public API.
 //!
 //! `PROPTEST_CASES` sets another number of cases, drawn from a seed that is new each time and shown;
@@ -12,7 +12,6 @@
 mod book;
 mod laws;
 mod model;
-mod net;
 mod play;
 mod story;
 #[path = "../support/mod.rs"]

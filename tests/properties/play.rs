@@ -16,10 +16,10 @@ use tokio::time::sleep;
 
 use super::laws;
 use super::model::{Denial, Forecast, LeaseNo, Model, SessionNo, pair};
-use super::net::{Fate, Plan, name};
 use super::story::{Answer, Step};
 use super::support::cancelled_after;
-use super::world::{DRAIN, Grip, LONG, PATIENCE, World};
+use super::support::net::Plan;
+use super::world::{DRAIN, Grip, LONG, PATIENCE, World, name};
 
 /// What a caller got.
 type Outcome = Result<Grip, DialError>;
@@ -92,7 +92,7 @@ impl World {
                 self.meanwhile("a wait", sleep(Duration::from_millis(ms.into()))).await;
             }
             Step::WaitLong => self.wait(LONG).await,
-            Step::Plan { from, to, plan } => self.net.plan(from, to, plan),
+            Step::Plan { from, to, plan } => self.net.plan(name(from), name(to), plan),
             Step::Checks { node, peer, answer } => self.nodes[node].checks.set(name(peer), answer),
             Step::Keep { node, peer } => self.pool(node).keep(name(peer)),
             Step::Stranger { node, bytes } => self.stranger(node, bytes),
@@ -315,8 +315,7 @@ impl World {
     }
 
     fn stranger(&mut self, node: usize, bytes: Vec<u8>) {
-        let smooth = Plan { fate: Fate::Passes, piece: u16::MAX, delay_ms: 0, to_responder: true };
-        let (mut near, far) = self.net.wire(smooth);
+        let (mut near, far) = self.net.pipe(Plan::SMOOTH);
         let pool = self.pool(node);
         let adopting = tokio::spawn(async move { drop(pool.adopt(far, Role::Responder).await) });
         let talking = tokio::spawn(async move {
@@ -332,7 +331,7 @@ impl World {
     async fn mend(&mut self, model: &Model, one: usize, other: usize) {
         let pairs = model.mended(one, other);
         for (one, other) in pairs.iter().copied() {
-            self.net.mend(one, other);
+            self.net.mend(name(one), name(other));
             for (node, peer) in [(one, other), (other, one)] {
                 self.nodes[node].checks.set(name(peer), Answer::Yes);
                 self.nodes[node].pool.unkeep(&name(peer));
@@ -396,7 +395,7 @@ impl Dialled {
         // Calls to others may go on meanwhile, so that the pool's own count says too much.
         world.listen();
         let dials = world.nodes[from].told.dials_to.get(&name(to)).copied().unwrap_or_default();
-        Self { dials, connects: world.net.connects(from, to) }
+        Self { dials, connects: world.net.connects_between(name(from), name(to)) }
     }
 
     fn until(self, now: Self) -> Self {

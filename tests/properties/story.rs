@@ -11,7 +11,7 @@ use proptest::strategy::Union;
 use proptest_state_machine::ReferenceStateMachine;
 
 use super::model::{Denial, LeaseNo, Link, MAX_MESSAGE, Model, NAMES, NODES, Standing};
-use super::net::{Fate, Plan};
+use super::support::net::{Fate, Plan};
 
 /// How all pools of a case are configured.
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::future::{pending, poll_fn};
 use std::num::NonZeroU32;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -19,8 +19,8 @@ use noise_pool::event::{DialFailure, Events, PoolEvent, RejectedBy};
 use noise_pool::io::BoxFuture;
 use noise_pool::snapshot::SessionReport;
 use noise_pool::{
-    Candidate, Config, ExclusiveLease, Hooks, Inbox, Lease, Origin, PeerId, Pool, SessionId,
-    SessionInfo,
+    Candidate, Config, ExclusiveLease, Hooks, Identity, Inbox, Lease, Origin, PeerId, Pool,
+    SessionId, SessionInfo,
 };
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -28,9 +28,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::book::{Book, Header};
-use super::model::{LeaseNo, MAX_MESSAGE, NODES, Pair, SessionNo};
-use super::net::{IDENTITIES, Net, Port, name, who};
+use super::model::{LeaseNo, MAX_MESSAGE, NAMES, NODES, Pair, SessionNo};
 use super::story::{Answer, Setup};
+use super::support::net::{Line, Net};
 
 /// How long a caller waits for a lease.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
@@ -168,6 +168,20 @@ pub(crate) struct Node {
     pub(crate) told: Told,
 }
 
+/// The identities of the pools, and last that of a peer that has a name and is never there.
+static IDENTITIES: LazyLock<[Identity; NAMES]> =
+    LazyLock::new(|| [1, 2, 3, 4, 5].map(|secret| Identity::from_secret([secret; 32])));
+
+/// What the n-th pool is called.
+pub(crate) fn name(node: usize) -> PeerId {
+    IDENTITIES[node].peer_id()
+}
+
+/// Which pool has this name.
+pub(crate) fn who(peer: PeerId) -> usize {
+    IDENTITIES.iter().position(|identity| identity.peer_id() == peer).unwrap()
+}
+
 /// A call that goes on while others are made.
 struct Background {
     ends: Pair,
@@ -177,7 +191,7 @@ struct Background {
 }
 
 pub(crate) struct World {
-    pub(crate) net: Arc<Net>,
+    pub(crate) net: Net,
     pub(crate) nodes: Vec<Node>,
     pub(crate) shared: Arc<Shared>,
     background: Vec<Background>,
@@ -195,9 +209,9 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(setup: &Setup) -> Self {
-        let net = Arc::new(Net::default());
+        let net = Net::new(Line::Smooth);
         let nodes: Vec<Node> = (0..NODES).map(|node| Node::new(node, setup, &net)).collect();
-        net.join(nodes.iter().map(|node| node.pool.clone()).collect());
+        nodes.iter().for_each(|node| net.join(&node.pool));
         Self {
             net,
             nodes,
@@ -347,7 +361,7 @@ impl Shared {
 }
 
 impl Node {
-    fn new(number: usize, setup: &Setup, net: &Arc<Net>) -> Self {
+    fn new(number: usize, setup: &Setup, net: &Net) -> Self {
         let minutes = |on: bool, minutes: u64| on.then(|| Duration::from_secs(60 * minutes));
         let config = Config::default()
             .entropy(Seeded(Mutex::new(StdRng::seed_from_u64(number as u64))))
@@ -387,7 +401,7 @@ impl Node {
         let checks = Arc::new(Checks::default());
         let (pool, inbox) = Pool::builder(IDENTITIES[number].clone())
             .config(config)
-            .connector(Port { net: Arc::clone(net), own: number })
+            .connector(net.port(name(number)))
             .hooks(Asked(Arc::clone(&checks)))
             .build()
             .unwrap();

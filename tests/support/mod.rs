@@ -3,7 +3,7 @@
 //! Nothing here leaves the process or 127.0.0.1.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-pub(crate) mod gate;
+#[path = "../../src/verify/net/mod.rs"]
 pub(crate) mod net;
 pub(crate) mod raw;
 pub(crate) mod talk;
@@ -13,7 +13,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use noise_pool::snapshot::SessionState;
-use noise_pool::{Config, Identity, Inbox, PeerId, Pool, Target};
+use noise_pool::{Config, Hooks, Identity, Inbox, Target};
+// What `net` knows of the crate.
+use noise_pool::io::{BoxFuture, BoxedStream, Stream, TargetData};
+use noise_pool::{Address, Connector, PeerId, Pool, Role};
+
+use net::Net;
 
 /// A pool with its inbox and its TCP listener on 127.0.0.1.
 pub(crate) struct Node {
@@ -41,6 +46,30 @@ impl Node {
     /// How others reach it.
     pub(crate) fn target(&self) -> Target {
         Target::new(self.id()).address(self.address)
+    }
+}
+
+pub(crate) struct NoHooks;
+
+impl Hooks for NoHooks {}
+
+impl Net {
+    /// A pool on this network. Its connector resolves every pool that is on it.
+    pub(crate) fn pool(&self, identity: Identity, config: Config) -> (Pool, Inbox) {
+        self.pool_with(identity, config, NoHooks)
+    }
+
+    pub(crate) fn pool_with(
+        &self,
+        identity: Identity,
+        config: Config,
+        hooks: impl Hooks,
+    ) -> (Pool, Inbox) {
+        let port = self.port(identity.peer_id());
+        let (pool, inbox) =
+            Pool::builder(identity).config(config).connector(port).hooks(hooks).build().unwrap();
+        self.join(&pool);
+        (pool, inbox)
     }
 }
 

@@ -80,7 +80,7 @@ pub(crate) struct Talker {
 
 impl Talker {
     pub(crate) fn new(net: &Net, identity: Identity, config: Config, book: &Book) -> Self {
-        Self::with_hooks(net, identity, config, book, super::net::NoHooks)
+        Self::with_hooks(net, identity, config, book, super::NoHooks)
     }
 
     pub(crate) fn with_hooks(

@@ -10,7 +10,6 @@
 mod config;
 mod handshake;
 pub(crate) mod input;
-mod net;
 mod pool;
 mod slot;
 #[cfg(feature = "snapshot-codec")]

@@ -2,7 +2,7 @@
 //!
 //! Owns three pools, the calls under way and what must hold: no limit is passed at any step, every
 //! call ends, nothing is left at rest, and the reports tell the truth about every message; the network
-//! between the pools is `net`. Time is tokio's and must be paused: a call that hangs then meets a
+//! between the pools is `verify::net`. Time is tokio's and must be paused: a call that hangs then meets a
 //! deadline at once.
 
 #![expect(clippy::expect_used, reason = "a failed assertion is the finding")]
@@ -11,8 +11,8 @@ use std::collections::{HashMap, HashSet};
 use std::future::{pending, poll_fn};
 use std::num::NonZeroU32;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use crate::base::environment::WallClock;
 use crate::base::error::CloseReason;
 use crate::base::event::{Events, PoolEvent};
 use crate::base::id::{Origin, PeerId, SessionId};
+use crate::base::identity::Identity;
 use crate::base::io::BoxFuture;
 use crate::base::metrics::{DialPhase, LimitUse, SessionReport, SessionState};
 use crate::base::sync::{Mutex, lock};
@@ -37,8 +38,13 @@ use crate::proto::slot::View;
 use crate::session::{Inbox, Lease, Message};
 use crate::verify::crypto::TestEntropy;
 use crate::verify::fuzz::input::Input;
+use crate::verify::net::{Fate, Line, Net, Plan, address};
 
-use super::net::{IDENTITIES, NODES, Net, Plan, Port, address, wire};
+/// Pools on the network. One more peer has a name and is never there.
+const NODES: usize = 3;
+
+static IDENTITIES: LazyLock<[Identity; NODES + 1]> =
+    LazyLock::new(|| [1, 2, 3, 4].map(|secret| Identity::from_secret([secret; 32])));
 
 /// No call may take longer, in virtual time: hundreds of dials, one after another.
 const CALL: Duration = Duration::from_secs(24 * 3600);
@@ -64,6 +70,27 @@ pub async fn pool_ops(data: &[u8]) -> usize {
         world.look();
     }
     world.end().await
+}
+
+/// What happens to one connection.
+fn take_plan(input: &mut Input<'_>) -> Plan {
+    let what = input.byte();
+    let at = input.word() & 0x0fff;
+    Plan {
+        fate: match what & 7 {
+            0 => Fate::Passes,
+            1 => Fate::Refused,
+            2 => Fate::Hangs,
+            3 => Fate::Panics,
+            4 => Fate::Elsewhere,
+            5 => Fate::BreaksAt(at),
+            6 => Fate::StallsAt(at),
+            _ => Fate::FlipsAt(at),
+        },
+        piece: if what & 0x10 == 0 { u16::MAX } else { 7 },
+        delay_ms: if what & 0x20 == 0 { 0 } else { 40 },
+        to_responder: what & 0x08 == 0,
+    }
 }
 
 /// A node's checks answer as they are told to.
@@ -126,7 +153,7 @@ struct Shared {
 }
 
 struct World {
-    net: Arc<Net>,
+    net: Net,
     nodes: Vec<Node>,
     shared: Arc<Mutex<Shared>>,
     calls: Vec<JoinHandle<()>>,
@@ -142,7 +169,7 @@ struct World {
 impl World {
     fn new(input: &mut Input<'_>) -> Self {
         let [limits, waits, times] = [input.byte(), input.byte(), input.byte()];
-        let net = Arc::new(Net::default());
+        let net = Net::new(Line::Planned(Plan::SMOOTH));
         let max_leases = NonZeroU32::new(u32::from(limits >> 2 & 3));
         let node = |seed: usize| {
             let config = Config::default()
@@ -180,7 +207,7 @@ impl World {
             let checks = Arc::new(Checks::default());
             let (pool, inbox) = Pool::builder(IDENTITIES[seed].clone())
                 .config(config)
-                .connector(Port(net.clone()))
+                .connector(net.port(IDENTITIES[seed].peer_id()))
                 .hooks(Asked(checks.clone()))
                 .build()
                 .expect("the configuration is sound");
@@ -188,7 +215,7 @@ impl World {
             Node { pool, inbox, events, checks }
         };
         let nodes: Vec<Node> = (0..NODES).map(node).collect();
-        *lock(&net.nodes) = nodes.iter().map(|node| node.pool.clone()).collect();
+        nodes.iter().for_each(|node| net.join(&node.pool));
         let (shared, calls, sends, received, last) = Default::default();
         Self { net, nodes, shared, calls, sends, received, last, max_leases }
     }
@@ -266,12 +293,12 @@ impl World {
                 pool.unkeep(&peer);
             }
             10 => sleep(Duration::from_millis(1 << (input.byte() & 15))).await,
-            11 => lock(&self.net.plans).push_back(Plan::take(input)),
+            11 => self.net.plan_next(take_plan(input)),
             12 => self.read(from, who >> 2),
             13 => self.nodes[from].checks.0.store(who >> 2, Ordering::Relaxed),
             14 => {
                 // A stranger, or a peer over a stream that the caller brought.
-                let (near, far) = wire(Plan::take(input));
+                let (near, far) = self.net.pipe(take_plan(input));
                 if what & 0x10 == 0 {
                     let bytes = input.piece().to_vec();
                     self.call(async move {
@@ -316,9 +343,10 @@ impl World {
     }
 
     fn target(&self, to: usize, how: u8) -> Target {
-        let mut target = Target::new(IDENTITIES[to].peer_id());
+        let peer = IDENTITIES[to].peer_id();
+        let mut target = Target::new(peer);
         for port in 0..how & 3 {
-            target = target.address(address(to, port));
+            target = target.address(address(peer, port.into()));
         }
         match how >> 2 {
             0 => target,
@@ -405,7 +433,7 @@ impl World {
 
     /// Lets everything come to rest, then ends it; both must be clean.
     async fn end(mut self) -> usize {
-        lock(&self.net.plans).clear();
+        self.net.forget_plans();
         for node in &self.nodes {
             node.checks.0.store(0, Ordering::Relaxed);
             for identity in IDENTITIES.iter() {
@@ -453,7 +481,7 @@ impl World {
         let drained = self.while_reading(timeout(DRAIN + AFTER_DRAIN, drains)).await;
         assert!(drained.is_ok(), "a drain never ended");
         self.account().await;
-        lock(&self.net.nodes).clear();
+        self.net.end();
         self.received.len()
     }
 

@@ -6,8 +6,8 @@
 use std::ops::RangeInclusive;
 
 use super::{ABSENT, Held, LeaseNo, Link, MAX_MESSAGE, Model, SessionNo, Standing, pair};
-use crate::net::Fate;
 use crate::story::{Answer, Step};
+use crate::support::net::Fate;
 
 /// Why callers get no lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,8 +14,8 @@ use tokio::time::sleep;
 use super::{Dialled, is_denied};
 use crate::laws;
 use crate::model::{Forecast, LeaseNo, Model, Sending, SessionNo, pair};
-use crate::net::{name, who};
 use crate::world::{PATIENCE, World};
+use crate::world::{name, who};
 
 impl World {
     pub(super) async fn send(

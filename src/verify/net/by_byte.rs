@@ -1,48 +1,42 @@
-//! The transport: streams that move one byte at a time, and a network of them.
+//! Streams that move one byte at a time.
 //!
 //! Every read and every write is pending every other time, so that there is a step between any two
-//! bytes. It must not know what the bytes mean.
+//! bytes.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use noise_pool::io::{BoxFuture, BoxedStream, TargetData};
-use noise_pool::{Address, Connector, PeerId, Pool, Role};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 
-use super::support::identity;
-use super::support::net::address;
-
-/// What all streams of one world share.
+/// What all streams of one network share.
 #[derive(Default)]
-pub(crate) struct Wire {
+pub(crate) struct Steps {
     /// Whether bytes go one by one; otherwise as they come, to save time.
     pub(crate) by_byte: AtomicBool,
     /// Bytes that have moved: while it stands still, only time can go on.
     pub(crate) moved: AtomicU64,
-    pub(crate) pools: Mutex<Vec<Pool>>,
 }
 
 /// One end of a stream that moves one byte and is pending every other poll.
 pub(crate) struct ByByte {
     inner: DuplexStream,
-    wire: Arc<Wire>,
+    steps: Arc<Steps>,
     /// Whether the next read, and the next write, may move a byte.
     ready: [bool; 2],
 }
 
 impl ByByte {
-    pub(crate) fn pair(wire: &Arc<Wire>) -> (Self, Self) {
+    pub(crate) fn pair(steps: &Arc<Steps>) -> (Self, Self) {
         let (near, far) = duplex(64);
-        let end = |inner| Self { inner, wire: Arc::clone(wire), ready: [false; 2] };
+        let end = |inner| Self { inner, steps: Arc::clone(steps), ready: [false; 2] };
         (end(near), end(far))
     }
 
     fn is_by_byte(&self) -> bool {
-        self.wire.by_byte.load(Ordering::Relaxed)
+        self.steps.by_byte.load(Ordering::Relaxed)
     }
 
     /// Whether this poll may move a byte; if not, the task is woken for the next.
@@ -56,7 +50,7 @@ impl ByByte {
     }
 
     fn count(&self) {
-        self.wire.moved.fetch_add(1, Ordering::Relaxed);
+        self.steps.moved.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -109,45 +103,5 @@ impl AsyncWrite for ByByte {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}
-
-/// Connecting to this identity never ends.
-pub(crate) const SILENT: u8 = 3;
-
-/// Leads to the pools of one world.
-pub(crate) struct Network(pub(crate) Arc<Wire>);
-
-impl Network {
-    pub(crate) fn open(wire: &Arc<Wire>, to: &Address) -> io::Result<BoxedStream> {
-        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
-        let named = |pool: &&Pool| address(pool.id(), 1) == *to;
-        let pool = wire.pools.lock().unwrap().iter().find(named).cloned().ok_or_else(refused)?;
-        let (near, far) = ByByte::pair(wire);
-        tokio::spawn(async move { drop(pool.adopt(far, Role::Responder).await) });
-        Ok(Box::new(near))
-    }
-}
-
-impl Connector for Network {
-    fn resolve<'a>(
-        &'a self,
-        peer: &'a PeerId,
-        _: Option<&'a TargetData>,
-    ) -> BoxFuture<'a, io::Result<Vec<Address>>> {
-        Box::pin(async { Ok(vec![address(*peer, 1)]) })
-    }
-
-    fn connect<'a>(
-        &'a self,
-        to: &'a Address,
-        _: Option<&'a TargetData>,
-    ) -> BoxFuture<'a, io::Result<BoxedStream>> {
-        Box::pin(async {
-            if *to == address(identity(SILENT).peer_id(), 1) {
-                return std::future::pending().await;
-            }
-            Self::open(&self.0, to)
-        })
     }
 }
