@@ -54,7 +54,7 @@ impl<C> fmt::Debug for Context<C> {
     }
 }
 
-impl<C> Context<C> {
+impl<C: Default> Context<C> {
     /// The context of a new pool, and its inbox.
     pub(crate) fn new(settings: Arc<Settings>) -> (Arc<Self>, Inbox) {
         let (sender, inbox) = inbox::inbox(&settings);

@@ -8,7 +8,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 
 use crate::base::id::{PeerId, SessionId};
 use crate::base::sync;
@@ -60,7 +60,7 @@ pub(crate) struct LeaseCore<S: Leased> {
     peer: PeerId,
     context: Option<Arc<Context<Self>>>,
     id: Option<SessionId>,
-    permits: Option<Arc<LeasePermits<S>>>,
+    permits: Option<Arc<LeasePermits>>,
     session: Option<Arc<S>>,
 }
 
@@ -75,11 +75,10 @@ const LAST_USE: u64 = (1 << MARKS) - 1;
 
 /// Bounds the leases of a core.
 #[derive(Debug)]
-pub(crate) struct LeasePermits<S> {
+pub(crate) struct LeasePermits {
     pub(super) semaphore: Arc<Semaphore>,
     /// How many there are in all.
     pub(super) all: u32,
-    session: Arc<S>,
 }
 
 impl<S: Leased> Default for LeaseCore<S> {
@@ -104,7 +103,6 @@ impl<S: Leased> LeaseCore<S> {
             Arc::new(LeasePermits {
                 semaphore: Arc::new(Semaphore::new(all.get() as usize)),
                 all: all.get(),
-                session: Arc::clone(&session),
             })
         });
         let semaphore = permits.as_ref().map(|permits| Arc::clone(&permits.semaphore));
@@ -177,40 +175,61 @@ impl<S: Leased> LeaseCore<S> {
         self.state.load(Ordering::Relaxed) & LAST_USE
     }
 
-    /// Marks a use by the coarse clock: no clock read, and no write unless the clock has moved.
+    /// Marks a use by the coarse clock, which shows `now`: no clock read, and no write unless the
+    /// clock has moved.
     #[inline]
-    pub(super) fn mark_use(&self) {
+    pub(super) fn mark_use(&self, now: u64) {
         if cfg!(noise_pool_loom) {
             // A model has no time, and must take the same course whenever it runs.
             return;
         }
-        let now = self.context().ticks();
         let later = |state| (state & LAST_USE < now).then_some(state & !LAST_USE | now);
         // An error says that it was marked already.
         let _ = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
     }
 
     /// Whether its leases are counted by permits.
+    #[inline]
     pub(crate) fn has_permits(&self) -> bool {
         self.permits.is_some()
     }
 
-    pub(super) fn permits(&self) -> Option<Arc<LeasePermits<S>>> {
+    pub(super) fn permits(&self) -> Option<Arc<LeasePermits>> {
         self.permits.clone()
     }
 
-    /// Lets one lease more be given out, if there is one without waiting.
+    /// Lets one lease more be given out, if there is one without waiting. With permits, the lease has
+    /// one of them then.
     #[inline]
-    pub(super) fn admit(&self) -> Option<ReturnGuard<S>> {
+    pub(super) fn admit(&self) -> bool {
         if self.bits() & REPLACED != 0 {
-            return None;
+            return false;
         }
-        let guard = match &self.permits {
-            None => ReturnGuard::default(),
-            Some(permits) => ReturnGuard::with(permits, permits.semaphore.try_acquire().ok()?),
-        };
-        self.mark_use();
-        Some(guard)
+        if let Some(permits) = &self.permits {
+            match permits.semaphore.try_acquire() {
+                Ok(permit) => permit.forget(),
+                Err(_) => return false,
+            }
+        }
+        self.mark_use(self.context().ticks());
+        true
+    }
+}
+
+/// Returns a lease whose return others may wait for: it is not counted any more when its permit is
+/// given back, and when those are woken who wait for a session to fall idle.
+#[cold]
+pub(super) fn give_back<S: Leased>(lease: &mut LeaseHandle<S>) {
+    let session = Arc::clone(lease.session());
+    let permits = lease.permits();
+    // Not by its drop, which comes last.
+    drop(std::mem::replace(lease, session.context().slab.vacant()));
+    if let Some(permits) = permits {
+        permits.semaphore.add_permits(1);
+    }
+    let context = session.context();
+    if context.idle_wanted() && session.leases_out() == 0 {
+        context.note_idle();
     }
 }
 
@@ -226,66 +245,6 @@ impl<S: Leased> Drop for LeaseCore<S> {
         if let (Some(context), Some(session)) = (&self.context, &self.session) {
             context.slab.gone();
             session.core_gone(self.last_use());
-        }
-    }
-}
-
-/// What is done when a lease has returned: its permit is given back, and those who wait for a session
-/// to fall idle are notified.
-///
-/// The last field of a lease: fields are dropped in order, so that the lease is not counted any more
-/// when others look. Empty where leases are not limited, and no caller waits.
-#[derive(Debug)]
-pub(super) struct ReturnGuard<S: Leased>(Option<Arc<LeasePermits<S>>>);
-
-impl<S: Leased> Default for ReturnGuard<S> {
-    fn default() -> Self {
-        Self(None)
-    }
-}
-
-impl<S: Leased> ReturnGuard<S> {
-    /// Gives `permit` back, one of `permits`.
-    fn with(permits: &Arc<LeasePermits<S>>, permit: SemaphorePermit<'_>) -> Self {
-        permit.forget();
-        Self(Some(Arc::clone(permits)))
-    }
-
-    /// Gives back one of `permits` that was taken, and forgotten.
-    pub(super) fn of_forgotten(permits: Arc<LeasePermits<S>>) -> Self {
-        Self(Some(permits))
-    }
-
-    /// Notifies those who wait for idle sessions. They are rare, so that a guard has room for permits
-    /// only; a lease without one gets permits of its own.
-    #[cold]
-    pub(super) fn watch(&mut self, session: &Arc<S>) {
-        self.0.get_or_insert_with(|| {
-            Arc::new(LeasePermits {
-                semaphore: Arc::new(Semaphore::new(0)),
-                all: 0,
-                session: Arc::clone(session),
-            })
-        });
-    }
-}
-
-impl<S: Leased> Drop for ReturnGuard<S> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(permits) = &self.0 {
-            permits.returned();
-        }
-    }
-}
-
-impl<S: Leased> LeasePermits<S> {
-    #[cold]
-    fn returned(&self) {
-        self.semaphore.add_permits(1);
-        let context = self.session.context();
-        if context.idle_wanted() && self.session.leases_out() == 0 {
-            context.note_idle();
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::base::id::{Origin, PeerId, SessionId};
 use crate::session::life::Availability;
 use crate::session::state::Session;
 
-use super::core::ReturnGuard;
+use super::core::give_back;
 
 /// A session's [`core::LeaseCore`](super::core::LeaseCore).
 pub(crate) type LeaseCore = super::core::LeaseCore<Session>;
@@ -32,12 +32,12 @@ pub(crate) type UncountedRef = super::table::UncountedRef<Session>;
 /// Any number of tasks may hold leases of one session and send at the same time. A lease that outlives
 /// its session gives errors that say why the session ended; it never reaches a successor.
 ///
-/// Two words, so that it travels in registers: a checkout costs a handful of nanoseconds, and a detour
-/// through memory would be a good part of it.
+/// One word, so that it travels in a register, and out of a `Result` in one piece: a checkout costs a
+/// handful of nanoseconds, and two words that are written one by one and read together would be a good
+/// part of it.
 pub struct Lease {
+    /// With permits, the lease has one of them.
     pub(super) core: LeaseHandle,
-    /// Last: see there.
-    pub(super) guard: ReturnGuard<Session>,
 }
 
 /// How a message is to be sent.
@@ -69,8 +69,7 @@ impl Lease {
     /// A lease, if there is one now without passing a caller who waits.
     #[inline]
     pub(crate) fn try_checkout(core: &LeaseHandle) -> Option<Self> {
-        let guard = core.admit()?;
-        Some(Self { core: LeaseHandle::clone(core), guard })
+        core.admit().then(|| Self { core: LeaseHandle::clone(core) })
     }
 
     /// As [`try_checkout`](Self::try_checkout), of a share that the caller has no more use for.
@@ -80,10 +79,7 @@ impl Lease {
     /// The share, if there is no lease now.
     #[inline]
     pub(crate) fn try_from_core(core: LeaseHandle) -> Result<Self, LeaseHandle> {
-        match core.admit() {
-            Some(guard) => Ok(Self { core, guard }),
-            None => Err(core),
-        }
+        if core.admit() { Ok(Self { core }) } else { Err(core) }
     }
 
     /// Another lease of the same session, at the cost of one counter. `None` when the session's
@@ -283,9 +279,10 @@ impl Lease {
 impl Drop for Lease {
     #[inline]
     fn drop(&mut self) {
-        self.core.mark_use();
-        if self.core.context().idle_wanted() {
-            self.guard.watch(self.core.session());
+        let context = self.core.context();
+        self.core.mark_use(context.ticks());
+        if self.core.has_permits() || context.idle_wanted() {
+            give_back(&mut self.core);
         }
     }
 }

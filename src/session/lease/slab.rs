@@ -22,11 +22,13 @@ pub(crate) struct Slab<C> {
     blanks: Mutex<Vec<Arc<C>>>,
     /// How many cores are in use.
     used: AtomicUsize,
+    /// A blank that stays one.
+    vacant: Arc<C>,
 }
 
-impl<C> Default for Slab<C> {
+impl<C: Default> Default for Slab<C> {
     fn default() -> Self {
-        Self { blanks: Mutex::default(), used: AtomicUsize::new(0) }
+        Self { blanks: Mutex::default(), used: AtomicUsize::new(0), vacant: Arc::new(C::default()) }
     }
 }
 
@@ -34,6 +36,11 @@ impl<C> Slab<C> {
     /// A core has gone that was one of them.
     pub(crate) fn gone(&self) {
         self.used.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A share of no session's core, to stand where one was.
+    pub(crate) fn vacant(&self) -> Arc<C> {
+        Arc::clone(&self.vacant)
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::base::error::CloseReason;
 use crate::session::state::Session;
 
-use super::core::{LeasePermits, ReturnGuard, WeakLeaseHandle};
+use super::core::{LeasePermits, WeakLeaseHandle};
 use super::handle::{Lease, LeaseHandle};
 
 /// A caller's wait for a lease, or for all of them.
@@ -18,7 +18,7 @@ use super::handle::{Lease, LeaseHandle};
 pub(crate) struct LeaseWaiter {
     core: WeakLeaseHandle<Session>,
     session: Arc<Session>,
-    permits: Option<Arc<LeasePermits<Session>>>,
+    permits: Option<Arc<LeasePermits>>,
 }
 
 impl LeaseWaiter {
@@ -51,29 +51,24 @@ impl LeaseWaiter {
         self,
         how_many: impl FnOnce(u32) -> u32,
     ) -> Result<(Lease, Option<OwnedSemaphorePermit>), CloseReason> {
-        let (guard, others) = match self.permits {
-            None => (ReturnGuard::default(), None),
+        let mut permits = match self.permits {
+            None => None,
             Some(permits) => {
                 let semaphore = Arc::clone(&permits.semaphore);
                 match semaphore.acquire_many_owned(how_many(permits.all)).await {
-                    Ok(mut all) => {
-                        let others = all.num_permits() - 1;
-                        let others = all.split(others);
-                        all.forget();
-                        (ReturnGuard::of_forgotten(permits), others)
-                    }
+                    Ok(acquired) => Some(acquired),
                     Err(_) => return Err(why_retired(&self.session)),
                 }
             }
         };
         let core = self.core.upgrade().filter(|_| self.session.retired().is_none());
-        match core {
-            Some(core) => {
-                core.mark_use();
-                Ok((Lease { core, guard }, others))
-            }
-            None => Err(why_retired(&self.session)),
+        let Some(core) = core else { return Err(why_retired(&self.session)) };
+        core.mark_use(core.context().ticks());
+        // The lease's own goes back by its drop, the others are the caller's.
+        if let Some(own) = permits.as_mut().and_then(|permits| permits.split(1)) {
+            own.forget();
         }
+        Ok((Lease { core }, permits))
     }
 }
 

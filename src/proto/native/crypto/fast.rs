@@ -11,7 +11,8 @@ use snow::params::CipherChoice;
 use snow::types::{Cipher, Dh, Random};
 use zeroize::Zeroizing;
 
-use super::{KEY, Primitives, StaticKey, TAG};
+use super::primitives::{Primitives, TAG};
+use crate::base::key::{KEY, StaticKey};
 
 /// By aws-lc.
 pub(super) const PRIMITIVES: Primitives = Primitives {

@@ -7,6 +7,7 @@
 
 #[cfg(feature = "fast-crypto")]
 mod fast;
+mod primitives;
 #[cfg(any(test, not(feature = "fast-crypto")))]
 mod pure;
 mod transport;
@@ -21,17 +22,17 @@ use snow::resolvers::{BoxedCryptoResolver, CryptoResolver, DefaultResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
 
 use crate::base::environment::Entropy;
-use crate::base::key::{KEY, StaticKey};
+use crate::base::key::StaticKey;
 
+pub(crate) use primitives::TAG;
 pub(crate) use transport::Transport;
+
+use primitives::Primitives;
 
 #[cfg(feature = "fast-crypto")]
 use fast::PRIMITIVES;
 #[cfg(not(feature = "fast-crypto"))]
 use pure::PRIMITIVES;
-
-/// Bytes that an AEAD adds to its plaintext: the Poly1305 or GCM tag.
-pub(crate) const TAG: usize = 16;
 
 /// The resolver of this build, for a handshake with `local` as the static key.
 pub(crate) fn resolver(local: &Arc<StaticKey>, entropy: &Arc<dyn Entropy>) -> BoxedCryptoResolver {
@@ -40,15 +41,6 @@ pub(crate) fn resolver(local: &Arc<StaticKey>, entropy: &Arc<dyn Entropy>) -> Bo
         entropy: Arc::clone(entropy),
         primitives: PRIMITIVES,
     })
-}
-
-/// One implementation of the primitives that cost time. The hash functions come from snow in both:
-/// they are 2 % of a handshake.
-#[derive(Clone, Copy)]
-struct Primitives {
-    /// A key pair for snow, which may be the static one that is given.
-    x25519: fn(Arc<StaticKey>) -> Box<dyn Dh>,
-    cipher: fn(&CipherChoice) -> Option<Box<dyn Cipher>>,
 }
 
 /// Where snow gets its primitives.

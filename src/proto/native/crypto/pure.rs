@@ -8,7 +8,8 @@ use snow::types::{Dh, Random};
 use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
-use super::{KEY, Primitives, StaticKey};
+use super::primitives::Primitives;
+use crate::base::key::{KEY, StaticKey};
 
 /// By x25519-dalek and snow.
 pub(super) const PRIMITIVES: Primitives = Primitives {

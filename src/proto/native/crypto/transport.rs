@@ -3,7 +3,7 @@
 use snow::TransportState;
 use snow::error::{Error, StateProblem};
 
-use super::TAG;
+use super::primitives::TAG;
 use crate::base::error::ProtocolError;
 
 /// Both directions' cipher states of one session (`CipherState` of the Noise specification).

@@ -1,6 +1,7 @@
 //! Unit tests of `proto/native/crypto/mod.rs`.
 
 use super::*;
+use crate::base::key::KEY;
 use crate::verify::crypto::TestEntropy;
 
 /// Makes resolvers of one implementation.

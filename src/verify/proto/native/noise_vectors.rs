@@ -5,7 +5,8 @@ use serde_json::Value;
 use snow::{Builder, HandshakeState};
 
 use super::tests::resolvers;
-use super::{KEY, Transport};
+use super::Transport;
+use crate::base::key::KEY;
 
 fn bytes(value: &Value) -> Vec<u8> {
     HEXLOWER.decode(value.as_str().unwrap().as_bytes()).unwrap()
