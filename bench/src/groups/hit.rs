@@ -1,4 +1,4 @@
-//! G1: checkout and return of a session that is there, on one thread.
+//! G1, G19: checkout and return of a session that is there, on one thread, by `get` and by `get_or_dial`.
 
 use noise_pool::{PeerId, Pool};
 use tokio::runtime::Runtime;
@@ -95,7 +95,18 @@ fn conclude(report: &mut Report, results: &Results) {
                 "hyper-util singletons, times ours",
                 times("hyper-util, singletons in a map"),
             ),
-            Figure::plain("get_or_dial, times the limit", results.ratio(DIALLING, LIMIT).median),
+        ],
+    );
+    report.target(
+        "G19",
+        vec![
+            Figure::at_most(
+                "times the limit",
+                results.ratio(DIALLING, LIMIT).median,
+                1.4,
+                Some(1.2),
+            ),
+            Figure::at_most("allocations", results.case(DIALLING).allocations, 0.0, None),
         ],
     );
     let bars = [
