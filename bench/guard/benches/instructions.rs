@@ -2,25 +2,23 @@
 //!
 //! Whoever makes one grow on purpose, or shrink, changes the recorded figure in the same commit.
 
-use std::future::Future as _;
+mod recorded;
+
 use std::hint::black_box;
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
 
 use gungraun::prelude::*;
-use gungraun::{Callgrind, CallgrindMetrics, EventKind};
 use noise_pool::Lease;
 use noise_pool_guard::{End, Handshake, connected};
+use recorded::recorded;
 
-/// Checkouts of one session, by each of the calls that hit.
+/// Checkouts of one session.
 const HITS: usize = 1_000;
 /// Small messages, and large ones.
 const SMALL: (usize, usize) = (1_000, 16);
 const LARGE: (usize, usize) = (64, 16 * 1024);
 
 // The instructions of each bench.
-const HIT: u64 = 279_077;
-const HIT_OR_DIAL: u64 = 328_082;
+const HIT: u64 = 264_078;
 const SEND_SMALL: u64 = 963_464;
 const SEND_LARGE: u64 = 33_954_442;
 const RECEIVE_SMALL: u64 = 1_000_657;
@@ -28,15 +26,6 @@ const RECEIVE_LARGE: u64 = 33_114_795;
 const HANDSHAKE: u64 = 5_917_274;
 
 type Session = (End, End, Lease);
-
-fn recorded(instructions: u64) -> LibraryBenchmarkConfig {
-    let max = instructions + instructions / 20;
-    let mut callgrind = Callgrind::default();
-    callgrind
-        .hard_limits([(EventKind::Ir, max)])
-        .format([CallgrindMetrics::None, EventKind::Ir.into()]);
-    LibraryBenchmarkConfig::default().tool(callgrind).clone()
-}
 
 fn sent((messages, size): (usize, usize)) -> Session {
     let session = connected();
@@ -54,20 +43,6 @@ fn hit((a, b, lease): Session) -> Session {
     let peer = b.id();
     for _ in 0..HITS {
         drop(black_box(a.pool.get(black_box(&peer))));
-    }
-    (a, b, lease)
-}
-
-// As `hit`, by the call that would dial: each future is ready when it is polled first.
-#[library_benchmark]
-#[bench::thousand(args = (connected()), config = recorded(HIT_OR_DIAL))]
-fn hit_or_dial((a, b, lease): Session) -> Session {
-    let peer = b.id();
-    let mut context = Context::from_waker(Waker::noop());
-    for _ in 0..HITS {
-        let call = pin!(a.pool.get_or_dial(black_box(peer)));
-        let Poll::Ready(lease) = call.poll(&mut context) else { panic!("a hit does not wait") };
-        drop(black_box(lease.expect("the session lives")));
     }
     (a, b, lease)
 }
@@ -96,5 +71,5 @@ fn handshake((a, b): (End, End)) -> Session {
     (a, b, ours)
 }
 
-library_benchmark_group!(name = paths, benchmarks = [hit, hit_or_dial, send, receive, handshake]);
+library_benchmark_group!(name = paths, benchmarks = [hit, send, receive, handshake]);
 main!(library_benchmark_groups = paths);
