@@ -23,7 +23,7 @@ use crate::proto::wire::connection::Connection;
 use crate::session::host::Host;
 use crate::session::life::Command;
 use crate::session::receive::queue::ReceiveQueue;
-use crate::session::send::buffer::SendBuffer;
+use crate::session::send::buffer::QueuedMessages;
 use crate::session::send::quota::Reserved;
 use crate::session::signal::{CAPACITY, COMMAND, LEASES, PROBE};
 use crate::session::state::Session;
@@ -69,7 +69,7 @@ pub(super) struct Reading {
 /// What is on its way out.
 pub(super) struct Writing {
     /// Accepted messages that were taken out of the queue.
-    pub(super) taken: SendBuffer,
+    pub(super) taken: QueuedMessages,
     /// What the last message taken had cost, while it is not sealed whole.
     pub(super) current: Option<Reserved>,
     /// Messages given to the connection since the session began.
@@ -169,7 +169,7 @@ impl Driver {
                 end_of_stream: false,
             },
             writing: Writing {
-                taken: SendBuffer::default(),
+                taken: QueuedMessages::default(),
                 current: None,
                 begun: 0,
                 out: Vec::new(),

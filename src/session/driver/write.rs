@@ -15,7 +15,7 @@ use crate::base::error::{CloseReason, ErrorKind};
 use crate::proto::wire::connection::{Connection, MAX_FRAME};
 use crate::proto::wire::source::{MessageSource, Next, Plaintext};
 use crate::session::buffers::{BufferPool, LARGEST_KEPT};
-use crate::session::send::buffer::{Entry, SendBuffer};
+use crate::session::send::buffer::{Entry, QueuedMessages};
 use crate::session::send::queue::Queue;
 use crate::session::send::quota::Reserved;
 
@@ -196,7 +196,7 @@ impl Driver {
 struct Source<'a> {
     queue: &'a Queue,
     buffers: &'a BufferPool,
-    taken: &'a mut SendBuffer,
+    taken: &'a mut QueuedMessages,
     batch: &'a mut Batch,
     current: &'a mut Option<Reserved>,
     begun: &'a mut u64,

@@ -88,12 +88,37 @@ impl Packed {
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct SendBuffer {
+    queued: QueuedMessages,
+    /// None: messages are not packed.
+    packing: Option<Packing>,
+}
+
+/// What waits, in order.
+#[derive(Debug, Default)]
+pub(crate) struct QueuedMessages {
     entries: VecDeque<Entry>,
 }
 
+/// How the wire packs small messages.
+#[derive(Clone, Copy, Debug)]
+struct Packing {
+    /// The type of a block that is a message.
+    kind: u8,
+    /// Most bytes of blocks that lie together.
+    max: u32,
+}
+
 impl SendBuffer {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+    /// An empty buffer for messages on a wire with these abilities.
+    pub(crate) fn new(abilities: &Abilities) -> Self {
+        let max = u32::try_from(abilities.max_packed).unwrap_or(u32::MAX);
+        let packing = abilities.data_type.map(|kind| Packing { kind, max });
+        Self { queued: QueuedMessages::default(), packing }
+    }
+
+    /// What waits.
+    pub(crate) fn queued(&mut self) -> &mut QueuedMessages {
+        &mut self.queued
     }
 
     /// Adds a message: takes it out of `body`, or copies it and leaves `body` as it was. `paid` are the
@@ -105,29 +130,34 @@ impl SendBuffer {
         deadline: Option<Instant>,
         quota: Quota,
         paid: usize,
-        abilities: &Abilities,
         buffers: &BufferPool,
     ) {
-        let kind = match abilities.data_type {
-            Some(kind) if body.len() <= SMALL && deadline.is_none() => kind,
+        let packing = match self.packing {
+            Some(packing) if body.len() <= SMALL && deadline.is_none() => packing,
             _ => {
                 let body = std::mem::take(body);
-                self.entries.push_back(Entry::Message(Queued { body, deadline, quota }));
+                self.queued.entries.push_back(Entry::Message(Queued { body, deadline, quota }));
                 return;
             }
         };
-        if let Some(Entry::Packed(last)) = self.entries.back_mut()
-            && last.takes(body.len(), abilities.max_packed)
+        if let Some(Entry::Packed(last)) = self.queued.entries.back_mut()
+            && last.takes(body.len(), packing.max as usize)
         {
-            return last.push(kind, body, quota);
+            return last.push(packing.kind, body, quota);
         }
         let bytes = match paid.max(HEADER + body.len()) {
             WRITE_BUFFER.. => buffers.take_write(),
             size => Vec::with_capacity(size),
         };
         let mut packed = Packed { bytes, messages: 0, reserved: Reserved::default() };
-        packed.push(kind, body, quota);
-        self.entries.push_back(Entry::Packed(packed));
+        packed.push(packing.kind, body, quota);
+        self.queued.entries.push_back(Entry::Packed(packed));
+    }
+}
+
+impl QueuedMessages {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     pub(crate) fn front(&self) -> Option<&Entry> {

@@ -18,7 +18,7 @@ use crate::proto::wire::connection::Abilities;
 use crate::session::signal::DriverSignal;
 
 use super::budget::SendBudget;
-use super::buffer::SendBuffer;
+use super::buffer::{QueuedMessages, SendBuffer};
 use super::quota::{Quota, Reserved, cost};
 
 /// What the queue holds.
@@ -64,8 +64,6 @@ pub(crate) struct Queue {
     room: Notify,
     own_limit: usize,
     budget_limit: usize,
-    /// Say whether small messages are packed, and how.
-    abilities: &'static Abilities,
 }
 
 #[derive(Debug, Default)]
@@ -89,15 +87,14 @@ impl Queue {
     ///
     /// The session's own reserve is `min_queue`; the pool's budget pays for what is beyond. One
     /// message of the greatest size always fits beside the reserve, or it would wait for ever.
-    pub(crate) fn new(settings: &Settings, abilities: &'static Abilities) -> Self {
+    pub(crate) fn new(settings: &Settings, abilities: &Abilities) -> Self {
         let beyond = settings.max_queue.saturating_sub(settings.min_queue);
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(State { buffer: SendBuffer::new(abilities), ..State::default() }),
             turns: Semaphore::new(1),
             room: Notify::new(),
             own_limit: settings.min_queue,
             budget_limit: beyond.max(cost(settings.max_message_size)),
-            abilities,
         }
     }
 
@@ -195,7 +192,7 @@ impl Queue {
                         match (state.refused, permit) {
                             (None, Ok(permit)) => {
                                 permit.forget();
-                                state.accept(&mut body, deadline, Quota::Budget, self.abilities, budget)
+                                state.accept(&mut body, deadline, Quota::Budget, budget)
                             }
                             (Some(kind), _) => PushResult::Refused(kind),
                             // The pool never closes its budget while a session lives.
@@ -219,7 +216,7 @@ impl Queue {
         if let Some(kind) = state.refused {
             PushResult::Refused(kind)
         } else if state.own + ahead + cost(body.len()) <= self.own_limit {
-            state.accept(body, deadline, Quota::Session, self.abilities, budget)
+            state.accept(body, deadline, Quota::Session, budget)
         } else {
             PushResult::NoRoom
         }
@@ -246,24 +243,26 @@ impl Queue {
         match u32::try_from(cost).map(|cost| budget.permits.try_acquire_many(cost)) {
             Ok(Ok(permit)) => {
                 permit.forget();
-                state.accept(body, deadline, Quota::Budget, self.abilities, budget)
+                state.accept(body, deadline, Quota::Budget, budget)
             }
             _ => PushResult::NoRoom,
         }
     }
 
     /// Moves what has been accepted into the empty `into`.
-    pub(crate) fn take_all(&self, into: &mut SendBuffer) {
+    pub(crate) fn take_all(&self, into: &mut QueuedMessages) {
         debug_assert!(into.is_empty());
-        std::mem::swap(&mut self.lock().buffer, into);
+        std::mem::swap(self.lock().buffer.queued(), into);
     }
 
     /// For the driver before it sleeps: notes that the next message has to wake it. False when there
     /// already is one.
     pub(crate) fn sleep(&self) -> bool {
         let mut state = self.lock();
-        state.driver_sleeps = state.buffer.is_empty();
-        state.buffer.shrink();
+        let queued = state.buffer.queued();
+        let empty = queued.is_empty();
+        queued.shrink();
+        state.driver_sleeps = empty;
         state.driver_sleeps
     }
 
@@ -331,7 +330,6 @@ impl State {
         body: &mut Bytes,
         deadline: Option<Instant>,
         quota: Quota,
-        abilities: &Abilities,
         budget: &SendBudget,
     ) -> PushResult {
         let cost = cost(body.len());
@@ -341,7 +339,7 @@ impl State {
         }
         self.accepted += 1;
         let paid = self.own + self.budget;
-        self.buffer.push(body, deadline, quota, paid, abilities, &budget.buffers);
+        self.buffer.push(body, deadline, quota, paid, &budget.buffers);
         PushResult::Accepted { wake: std::mem::take(&mut self.driver_sleeps) }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::error::SendError;
-use crate::session::send::buffer::{Entry, SendBuffer};
+use crate::session::send::buffer::{Entry, QueuedMessages};
 use crate::session::send::queue::Queue;
 use crate::session::signal::DriverSignal;
 
@@ -207,7 +207,7 @@ async fn a_newcomer_passes_those_who_wait_only_where_there_is_room_for_all() {
     let mut waits = std::pin::pin!(queue.push(&control, &shared.budget, message(0, 936), None));
     assert!(futures_util::poll!(&mut waits).is_pending());
 
-    let mut taken = SendBuffer::default();
+    let mut taken = QueuedMessages::default();
     queue.take_all(&mut taken);
     let mut free = || {
         let Some(Entry::Message(first)) = taken.pop() else { panic!("it is not small") };

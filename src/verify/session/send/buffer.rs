@@ -13,7 +13,7 @@ fn body(byte: u8, len: usize) -> Bytes {
 /// Empties the buffer: the first byte of each message, and what all cost.
 fn emptied(buffer: &mut SendBuffer, buffers: &BufferPool) -> (Vec<u8>, Reserved) {
     let (mut firsts, mut reserved) = (Vec::new(), Reserved::default());
-    while let Some(entry) = buffer.pop() {
+    while let Some(entry) = buffer.queued.pop() {
         match entry {
             Entry::Packed(packed) => {
                 let mut rest = packed.bytes();
@@ -41,7 +41,7 @@ fn emptied(buffer: &mut SendBuffer, buffers: &BufferPool) -> (Vec<u8>, Reserved)
 #[test]
 fn messages_of_every_kind_keep_their_order_and_who_paid_for_them() {
     let buffers = BufferPool::new(2);
-    let mut buffer = SendBuffer::default();
+    let mut buffer = SendBuffer::new(&ABILITIES);
     let later = Some(Instant::now());
     let (mut own, mut budget) = (0, 0);
     for number in 0..200_u8 {
@@ -54,7 +54,7 @@ fn messages_of_every_kind_keep_their_order_and_who_paid_for_them() {
         };
         *paid += cost;
         let deadline = if kind == 5 { later } else { None };
-        buffer.push(&mut body, deadline, quota, own + budget, &ABILITIES, &buffers);
+        buffer.push(&mut body, deadline, quota, own + budget, &buffers);
         assert_eq!(body.is_empty(), matches!(kind, 3 | 5 | 6), "copied, or taken");
     }
     let (firsts, reserved) = emptied(&mut buffer, &buffers);
@@ -62,7 +62,7 @@ fn messages_of_every_kind_keep_their_order_and_who_paid_for_them() {
     let mut expected = Reserved::of(Quota::Session, own);
     expected.add(Reserved::of(Quota::Budget, budget));
     assert_eq!(reserved, expected);
-    assert!(buffer.is_empty());
+    assert!(buffer.queued.is_empty());
 }
 
 #[test]
@@ -72,16 +72,16 @@ fn packed_messages_take_at_most_the_memory_that_was_paid_for_and_fit_in_a_frame(
     for len in [0, 1, 64, 230, SMALL] {
         buffers.give_write(Vec::with_capacity(LARGEST_KEPT));
         assert_eq!(buffers.spare(), (0, 1), "one that has grown lies ready");
-        let mut buffer = SendBuffer::default();
+        let mut buffer = SendBuffer::new(&ABILITIES);
         let mut paid = 0;
         // Even the shortest fill more than one frame.
         for _ in 0..25_000 {
             paid += cost(len);
-            buffer.push(&mut body(7, len), None, Quota::Budget, paid, &ABILITIES, &buffers);
-            let memory: usize = buffer.entries.iter().map(memory).sum();
+            buffer.push(&mut body(7, len), None, Quota::Budget, paid, &buffers);
+            let memory: usize = buffer.queued.entries.iter().map(memory).sum();
             assert!(memory <= 2 * paid + HEADER, "{memory} bytes of memory, {paid} paid");
         }
-        assert!(buffer.entries.iter().all(|entry| match entry {
+        assert!(buffer.queued.entries.iter().all(|entry| match entry {
             Entry::Packed(packed) => packed.bytes().len() + 16 <= MAX_PLAINTEXT,
             Entry::Message(_) => false,
         }));
@@ -91,17 +91,17 @@ fn packed_messages_take_at_most_the_memory_that_was_paid_for_and_fit_in_a_frame(
 #[test]
 fn an_empty_buffer_keeps_memory_for_a_few_and_gives_up_what_a_burst_needed() {
     let buffers = BufferPool::new(2);
-    let mut buffer = SendBuffer::default();
+    let mut buffer = SendBuffer::new(&ABILITIES);
     for (burst, kept) in [(LARGE_IDLE, true), (LARGE_IDLE + 1, false)] {
         for _ in 0..burst {
-            buffer.push(&mut body(7, SMALL + 1), None, Quota::Session, 0, &ABILITIES, &buffers);
+            buffer.push(&mut body(7, SMALL + 1), None, Quota::Session, 0, &buffers);
         }
-        buffer.shrink();
-        assert!(buffer.entries.capacity() >= burst, "they are still waiting");
+        buffer.queued.shrink();
+        assert!(buffer.queued.entries.capacity() >= burst, "they are still waiting");
         assert_eq!(emptied(&mut buffer, &buffers).0.len(), burst);
-        buffer.shrink();
-        assert_eq!(buffer.entries.capacity() >= burst, kept);
-        assert_eq!(buffer.entries.capacity() > 0, kept);
+        buffer.queued.shrink();
+        assert_eq!(buffer.queued.entries.capacity() >= burst, kept);
+        assert_eq!(buffer.queued.entries.capacity() > 0, kept);
     }
 }
 
