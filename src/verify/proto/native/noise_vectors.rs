@@ -4,8 +4,8 @@ use data_encoding::HEXLOWER;
 use serde_json::Value;
 use snow::{Builder, HandshakeState};
 
-use super::tests::resolvers;
 use super::Transport;
+use super::tests::resolvers;
 use crate::base::key::KEY;
 
 fn bytes(value: &Value) -> Vec<u8> {
