@@ -10,6 +10,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::lock;
+
 /// Which way a frame goes, seen from the one who dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -85,7 +87,8 @@ impl Gate {
     /// Waits until `n` frames in all have come to the gate on this way, passed or held.
     pub(crate) async fn arrived(&self, way: Way, n: u64) {
         let mut arrived = self.arrived[way as usize].subscribe();
-        arrived.wait_for(|arrived| *arrived >= n).await.unwrap();
+        let waited = arrived.wait_for(|arrived| *arrived >= n).await;
+        assert!(waited.is_ok(), "the gate itself counts");
     }
 
     /// How many frames have come to the gate on this way.
@@ -135,7 +138,7 @@ impl Gate {
 
     /// All that has come to the gate on this way.
     pub(crate) fn recorded(&self, way: Way) -> Vec<u8> {
-        self.recorded[way as usize].lock().unwrap().clone()
+        lock(&self.recorded[way as usize]).clone()
     }
 
     fn pump(
@@ -160,7 +163,7 @@ impl Gate {
                 if from.read_exact(&mut frame[2..]).await.is_err() {
                     break;
                 }
-                copy[way as usize].lock().unwrap().extend_from_slice(&frame);
+                lock(&copy[way as usize]).extend_from_slice(&frame);
                 arrived[way as usize].send_modify(|n| *n += 1);
                 passed += 1;
                 if allowed.wait_for(|allowed| *allowed >= passed).await.is_err() {

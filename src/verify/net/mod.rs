@@ -114,7 +114,7 @@ impl Net {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.state)
     }
 
     // ---- who is there --------------------------------------------------------------------------
@@ -321,6 +321,11 @@ impl State {
         }
         (line, place.and_then(|place| self.pools.get(place)).cloned())
     }
+}
+
+/// Whoever panicked meanwhile: it is a finding of its own.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The peer whose address this is.
