@@ -74,6 +74,7 @@ pub(crate) enum DialEnd {
 }
 
 /// What a committed connection came to.
+#[expect(clippy::large_enum_variant, reason = "nearly always it is the larger, and it moves once")]
 enum Committed {
     /// A session, whose driver is to be run.
     Session(Driver),
