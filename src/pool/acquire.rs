@@ -364,17 +364,17 @@ mod tests {
 
     use crate::{Identity, Pool, Role};
 
-    /// Somebody who is told when a session falls idle, and looks at once for how many use it.
-    struct Told(Arc<Session>, Mutex<Option<u32>>);
+    /// A waker that counts at once how many leases the session has when it falls idle.
+    struct Observer(Arc<Session>, Mutex<Option<u32>>);
 
-    impl Wake for Told {
+    impl Wake for Observer {
         fn wake(self: Arc<Self>) {
             *self.1.lock().unwrap() = Some(self.0.leases_out());
         }
     }
 
     #[tokio::test]
-    async fn who_wants_room_is_told_when_those_who_brought_a_stream_have_let_go() {
+    async fn a_caller_that_wants_room_hears_when_those_that_brought_a_stream_have_let_go() {
         let [(ours, _inbox), (theirs, _other)] =
             [1, 2].map(|n| Pool::builder(Identity::from_secret([n; 32])).build().unwrap());
         let (near, far) = tokio::io::duplex(1 << 16);
@@ -396,10 +396,10 @@ mod tests {
 
         let _wanted = shared.want_idle();
         let mut fell_idle = pin!(shared.fell_idle());
-        let told = Arc::new(Told(session, Mutex::default()));
-        let waker = told.clone().into();
+        let observer = Arc::new(Observer(session, Mutex::default()));
+        let waker = observer.clone().into();
         assert!(fell_idle.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         acquirer.leave(waiter);
-        assert_eq!(*told.1.lock().unwrap(), Some(0));
+        assert_eq!(*observer.1.lock().unwrap(), Some(0));
     }
 }

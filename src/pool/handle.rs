@@ -127,7 +127,7 @@ impl Pool {
     /// share.
     ///
     /// The dial belongs to the pool. It goes on for others when this caller gives up, and stops
-    /// when nobody waits any more, unless the peer may have accepted it already. A session that was
+    /// when no caller waits any more, unless the peer may have accepted it already. A session that was
     /// silent for `ping_after` is probed first, once for all who ask.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The pool's life, and the tasks that live in it.
 //!
-//! Owns how far the pool's life is, who is told to stop, and the counts of tasks that a drain or a
-//! close waits for. What stops in which order is decided in `shutdown`.
+//! Owns the stage of the pool's life, the signals that stop its tasks, and the counts of tasks that a
+//! drain or a close waits for. What stops in which order is decided in `shutdown`.
 
 use std::pin::Pin;
 use std::sync::atomic::Ordering;

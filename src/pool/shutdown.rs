@@ -83,7 +83,7 @@ pub(crate) async fn drain(pool: &PoolState, deadline: Duration) -> DrainReport {
     let began = Instant::now();
     if pool.lifecycle.advance(Life::Draining) {
         info!("draining");
-        // Whoever drains may be the one who reads the inbox.
+        // The task that drains may be the one that reads the inbox.
         pool.sessions.shared.inbox.lift_for_drain();
         pool.sessions.draining.lift();
         stop_accepting(pool);

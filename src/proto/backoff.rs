@@ -1,7 +1,7 @@
 //! What is remembered of peers that could not be dialled.
 //!
 //! Owns the rule when a peer may be dialled again, in a table of fixed size. It must not grow with the
-//! number of peers that failed, and must not know time or chance except as it is told. A success or an
+//! number of peers that failed, and must take time and chance as arguments. A success or an
 //! inbound session ends what it remembers; a refusal by the application ends by time alone.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,7 +61,7 @@ struct Known {
     tried: Tried,
 }
 
-/// Peers that failed of late, and what each failed with.
+/// Peers that failed recently, and what each failed with.
 ///
 /// A peer takes one entry of about 130 bytes and its error, and 48 bytes in the order of times. When
 /// the table is full, the entry that ends first makes room.

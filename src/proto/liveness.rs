@@ -107,7 +107,7 @@ impl Liveness {
     pub(crate) fn retired(&mut self, why: CloseReason, settings: &Settings, now: Instant) {
         if self.stage == Stage::Pooled {
             self.stage = Stage::Retired;
-            // Whoever drains the pool has a deadline of its own, and orders the drain then.
+            // A drain of the pool has a deadline of its own, and orders the drain of each session then.
             let has_limit = why != CloseReason::Drained;
             self.step_at = has_limit.then(|| now + settings.retire_timeout);
         }

@@ -1,7 +1,7 @@
 //! How many handshakes one source of connections may begin.
 //!
 //! Owns a token bucket per source in a table of fixed size, checked before any elliptic-curve work. It
-//! must not grow with the number of sources, and must not know time except as it is told.
+//! must not grow with the number of sources, and must take time as an argument.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

@@ -22,7 +22,7 @@ pub(super) const READ_BUFFER: usize = 2 * MAX_FRAME;
 pub(super) const WRITE_BUFFER: usize = MAX_FRAME;
 
 /// A write buffer that has grown beyond this is not kept. Buffers double, so this is what one has that
-/// holds a batch and its last frame. It serves for batches alone: whoever else takes a write buffer may
+/// holds a batch and its last frame. It serves for batches alone: any other user of a write buffer may
 /// hold it for long, and was promised its size.
 pub(super) const LARGEST_KEPT: usize = 2 * WRITE_BUFFER;
 

@@ -29,7 +29,7 @@ pub(crate) struct Marks(u32);
 pub(super) const NEEDS_PROBE: Marks = Marks(1);
 
 /// A session's state as one may see it without its lock. Each has the bits of those before it, so
-/// that marks are only ever added, whoever comes first.
+/// that marks are only ever added, in whichever order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u32)]
 pub(super) enum Stage {
@@ -108,7 +108,7 @@ pub(super) enum Command {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Life {
-    /// Changed after `state`, so that whoever sees a stage here finds its reason there.
+    /// Changed after `state`, so that a reader that sees a stage here finds its reason there.
     marks: AtomicU32,
     state: Mutex<State>,
 }

@@ -93,7 +93,7 @@ impl SessionMetrics {
     pub(super) fn finished(&self, written: u64, expired: u64) {
         add(&self.messages_out, written);
         add(&self.expired, expired);
-        // Release: whoever waits for a flush sees all that came before.
+        // Release: a waiter for a flush sees all that came before.
         let done = self.done.load(Relaxed) + written + expired;
         self.done.store(done, std::sync::atomic::Ordering::Release);
     }

@@ -1,6 +1,6 @@
 //! How other tasks reach a session's driver: its waker, and flags that say what to look at.
 //!
-//! Owns the wake-up. Whoever sets a flag wakes afterwards; the driver registers its waker before it
+//! Owns the wake-up. A flag is set before the driver is woken; the driver registers its waker before it
 //! reads the flags, so that none is missed. Commands themselves lie elsewhere; nothing here decides.
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -12,13 +12,13 @@ use crate::base::io::{BoxFuture, BoxedStream, TargetData};
 /// panic in it fails the dial and nothing else. A router implements `resolve` over its network
 /// database, and `connect` when its peers are not reached by plain TCP.
 pub trait Connector: Send + Sync + 'static {
-    /// Looks up where `peer` can be reached, best first. The default knows nobody.
+    /// Looks up where `peer` can be reached, best first. The default knows no peer.
     ///
     /// # Errors
     /// An error means that the look-up failed; that the peer is unknown is `Ok` and empty.
     ///
     /// # Cancel safety
-    /// The pool drops the future when nobody waits for the dial any more.
+    /// The pool drops the future when no caller waits for the dial any more.
     fn resolve<'a>(
         &'a self,
         peer: &'a PeerId,
@@ -35,7 +35,7 @@ pub trait Connector: Send + Sync + 'static {
     /// [`DialError::Connect`](crate::base::error::DialError::Connect).
     ///
     /// # Cancel safety
-    /// The pool drops the future when another address was faster, or nobody waits any more.
+    /// The pool drops the future when another address was faster, or no caller waits any more.
     fn connect<'a>(
         &'a self,
         address: &'a Address,

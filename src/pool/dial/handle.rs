@@ -177,7 +177,7 @@ impl Dial {
 pub(crate) struct Parked(Arc<Dial>);
 
 impl Parked {
-    /// Called under the shard's lock, so that whoever ends the committed phase sees it.
+    /// Called under the shard's lock, so that the end of the committed phase cannot miss it.
     pub(crate) fn at(dial: &Arc<Dial>) -> Self {
         dial.parked.fetch_add(1, Ordering::Relaxed);
         Self(dial.clone())

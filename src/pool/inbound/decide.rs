@@ -36,10 +36,10 @@ use super::pending::HandshakePermit;
 /// for the verdict's way back.
 const CHECKS_OF_VERDICT: f64 = 0.75;
 
-/// How long a peer that meets a full pool is told to wait. Room comes when sessions fall idle or end.
+/// How long we ask a peer that meets a full pool to wait. Room comes when sessions fall idle or end.
 const RETRY_WHEN_FULL: Duration = Duration::from_secs(10);
 
-/// How long a peer that meets a pool that shuts down is told to wait: the time of a restart.
+/// How long we ask a peer that meets a pool that shuts down to wait: the time of a restart.
 const RETRY_WHEN_DRAINING: Duration = Duration::from_secs(5);
 
 /// What all decisions of a pool use.

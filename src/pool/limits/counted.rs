@@ -28,7 +28,7 @@ struct Shared {
 }
 
 impl CountedLimit {
-    /// A limit that holds nothing. A limit of zero lets nobody in.
+    /// A limit that holds nothing. A limit of zero gives no permit.
     pub(crate) fn new(limit: usize) -> Self {
         let limit = limit.min(Semaphore::MAX_PERMITS);
         Self(Arc::new(Shared {
@@ -39,7 +39,7 @@ impl CountedLimit {
         }))
     }
 
-    /// A permit, if there is room and nobody waits for it.
+    /// A permit, if there is room that no caller waits for.
     pub(crate) fn try_acquire(&self) -> Option<Permit> {
         let room = Arc::clone(&self.0.room).try_acquire_owned().ok()?;
         Some(Permit::new(&self.0, room))
@@ -55,7 +55,7 @@ impl CountedLimit {
         Some(Permit::new(&self.0, room))
     }
 
-    /// Lets nobody in any more and wakes all who wait. Permits that are out stay good.
+    /// Gives no more permits, and wakes all callers that wait. Permits that are out stay good.
     pub(crate) fn close(&self) {
         self.0.room.close();
     }

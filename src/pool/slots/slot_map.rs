@@ -52,7 +52,7 @@ impl<D: Clone, S: HasHandle> SlotMap<D, S> {
         apply: impl FnOnce(&mut Slot<D, S>, Open) -> R,
     ) -> R {
         self.slots.update(peer, |slot| {
-            // Read under the lock: whoever comes after `shut` has swept this shard sees it.
+            // Read under the lock: a call that comes after `shut` has swept this shard sees it.
             let open = if self.shut.load(Ordering::Relaxed) { Open::No } else { Open::Yes };
             let before = slot.session().map(S::identity);
             let result = apply(slot, open);

@@ -155,7 +155,7 @@ impl Initiator {
     ///
     /// # Errors
     /// [`HandshakeError::OwnIdentity`]; [`HandshakeError::NonCanonicalKey`] if the peer's key is not
-    /// canonical, or of low order, so that nobody can hold it.
+    /// canonical, or of low order, so that no peer can hold it.
     pub(crate) fn start(
         terms: &HandshakeParams,
         peer: &PeerId,

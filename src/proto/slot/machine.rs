@@ -49,7 +49,7 @@ pub(crate) struct Disconnected<D, S> {
 pub(crate) enum Ended<D> {
     /// It held the slot, which is vacant now; its waiters must be told.
     Current(D),
-    /// It had been superseded, disconnected or aborted: nobody waits for it.
+    /// It had been superseded, disconnected or aborted: no caller waits for it.
     Forgotten,
 }
 
@@ -216,7 +216,7 @@ impl<D: Clone, S> Slot<D, S> {
     /// The committed connection ended without a session: refused, lost, or without a verdict in
     /// time. `Dialing{committed}` → `Dialing{open}`, so that another connection, which may be parked
     /// here or under way, can take the slot and serve the waiters. False: somebody else has it
-    /// already, or nobody waits any more, and the dial must end.
+    /// already, or no caller waits any more, and the dial must end.
     pub(crate) fn reopen(&mut self, attempt: AttemptId) -> bool {
         match &mut self.state {
             State::Dialing(d) if d.attempt == attempt && d.waiters > 0 => {

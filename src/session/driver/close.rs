@@ -1,6 +1,6 @@
 //! The end of a session: in good order by drain, goodbye, half-close and end of stream, or at once.
 //!
-//! Owns the order of those steps on our side, whoever begins, and the report. The connection says when
+//! Owns the order of those steps on our side, whichever side begins, and the report. The connection says when
 //! a record may be written; this decides when we want to. It must never let our goodbye count a message
 //! that has not been delivered.
 

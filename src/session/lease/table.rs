@@ -1,7 +1,7 @@
 //! The lease cores of one session, present and past: nearly always one.
 //!
 //! Owns the list of them, what all of them are marked with, and which of their shares are no leases.
-//! Whoever looks at a core has a share of it meanwhile; that is not a lease, so it is done under the
+//! A look at a core takes a share of it meanwhile; that is not a lease, so it is done under the
 //! list's lock, under which the pool's own shares come and go too, and it is decided whether a share is
 //! the only one. A share that goes under the lock may turn out to be the last, and a core that goes
 //! wakes tasks: it must never go under the lock.
@@ -84,7 +84,7 @@ impl<S: Leased> LeaseTable<S> {
         self.live.fetch_add(1, Ordering::Relaxed);
         let mut list = lock(&self.list);
         let left = list.each(LeaseCore::replace);
-        // Under the lock: whoever marks the session marks the cores afterwards, this one too.
+        // Under the lock: the session is marked before its cores are, so that this one is not missed.
         core.mark(marks());
         let listed = Listed { core: LeaseHandle::downgrade(core), permits };
         let older = list.newest.replace(listed);

@@ -29,7 +29,7 @@ pub struct Message {
     /// On which session it came.
     pub session: SessionId,
     /// What was sent. It may share its memory with the messages that came in the same frame (64 KiB
-    /// at most); whoever keeps a small one for long had better copy it.
+    /// at most); copy a small one that is kept for long.
     pub body: Bytes,
 }
 

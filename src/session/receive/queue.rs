@@ -1,4 +1,4 @@
-//! Received messages, in order, from the driver to whoever takes them.
+//! Received messages, in order, from the driver to the receiver.
 //!
 //! Owns what they cost where they wait. What came in one frame moves as one where all of it has room.
 //! It must never reorder them.

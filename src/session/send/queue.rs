@@ -236,7 +236,7 @@ impl Queue {
             return offer;
         }
         let cost = cost(body.len());
-        // Whoever waits for the budget itself has a place there, which a newcomer cannot pass.
+        // A caller that waits for the budget itself has a place there, which a newcomer cannot pass.
         if state.budget + ahead + cost > self.budget_limit {
             return PushResult::NoRoom;
         }
