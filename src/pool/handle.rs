@@ -2,7 +2,6 @@
 //!
 //! Owns what callers see: each method is documented here and done by a part of the pool.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +12,9 @@ use crate::base::config::{self, ConfigError};
 use crate::base::error::{AdoptError, DialError, Limit, ListenError, SendErrorKind, SendToError};
 use crate::base::event::Events;
 use crate::base::id::PeerId;
-use crate::base::io::{BoxedStream, Stream};
+use crate::base::io::Stream;
 use crate::base::metrics::{Snapshot, Stats};
-use crate::pool::dial::{Opener, StreamSource};
-use crate::pool::get_or_dial::GetOrDial;
+use crate::pool::dial::StreamSource;
 use crate::pool::inbound::{DriverTask, NotAccepted};
 use crate::pool::report;
 use crate::pool::shutdown::{self, Disconnect, DrainReport};
@@ -121,56 +119,6 @@ impl Pool {
     /// The peers to which a live session exists, in no order.
     pub fn peers(&self) -> Vec<PeerId> {
         self.state().sessions.peers()
-    }
-
-    /// A lease on a session to the target: the live one, or that of the one dial that all callers
-    /// share.
-    ///
-    /// The dial belongs to the pool. It goes on for others when this caller gives up, and stops
-    /// when no caller waits any more, unless the peer may have accepted it already. A session that was
-    /// silent for `ping_after` is probed first, once for all who ask.
-    ///
-    /// # Errors
-    /// See [`DialError`]; all who wait on one dial get the same error, and
-    /// [`DialError::retry`] says when to ask again.
-    ///
-    /// # Cancel safety
-    /// Safe at any await.
-    #[inline]
-    pub fn get_or_dial(&self, target: impl Into<Target>) -> GetOrDial<'_> {
-        GetOrDial::new(self.state(), target.into())
-    }
-
-    /// As [`Pool::get_or_dial`], over a stream that `open` makes if a dial is begun: a SOCKS proxy,
-    /// a relay, a Unix socket.
-    ///
-    /// `open` is not called when a session exists or is being dialled.
-    ///
-    /// # Errors
-    /// As [`Pool::get_or_dial`]; [`DialError::Open`] if `open` fails.
-    ///
-    /// # Cancel safety
-    /// Safe at any await.
-    pub async fn get_or_dial_with<F, Fut, S>(
-        &self,
-        target: impl Into<Target>,
-        open: F,
-    ) -> Result<Lease, DialError>
-    where
-        F: FnOnce() -> Fut + Send + 'static,
-        Fut: Future<Output = io::Result<S>> + Send + 'static,
-        S: Stream,
-    {
-        let target = target.into();
-        if let Some(lease) = self.state().sessions.healthy_hit(&target.peer) {
-            return Ok(lease);
-        }
-        let opener: Opener = Box::new(|| {
-            let opening = open();
-            Box::pin(async move { Ok(Box::new(opening.await?) as BoxedStream) })
-        });
-        let source = StreamSource::Opener(opener, target.data.clone());
-        Box::pin(self.state().acquirer.lease(target, source)).await
     }
 
     /// All leases of the session to the target, dialled if need be: until it is returned, nobody

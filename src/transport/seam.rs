@@ -44,16 +44,22 @@ pub(crate) trait Transport: Clone + Send + Sync + 'static {
     fn abilities(&self) -> &'static Abilities;
 
     /// Our pool's number, as the peers see it; 0 where the wire shows none.
-    fn instance(&self) -> u64;
+    fn instance(&self) -> u64 {
+        0
+    }
 
     /// What our application says of itself in handshakes.
-    fn application_payload(&self) -> Bytes;
+    fn application_payload(&self) -> Bytes {
+        Bytes::new()
+    }
 
     /// Replaces it for the handshakes to come.
-    fn set_application_payload(&self, payload: Bytes);
+    fn set_application_payload(&self, _payload: Bytes) {}
 
     /// The median of the clocks of the peers that we met last, less our own, in seconds.
-    fn clock_offset(&self) -> Option<i64>;
+    fn clock_offset(&self) -> Option<i64> {
+        None
+    }
 
     /// Begins the handshake with `peer`, up to the peer's authentication.
     ///

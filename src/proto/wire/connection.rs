@@ -88,7 +88,7 @@ impl Memory for Vec<u8> {
     }
 }
 
-/// One established session of some wire; see the module.
+/// One established session of some wire; see the module. A wire that lacks something leaves the default.
 pub(crate) trait Connection {
     /// What this wire can do.
     fn abilities(&self) -> &'static Abilities;
@@ -126,7 +126,9 @@ pub(crate) trait Connection {
     ) -> Result<(), ProtocolError>;
 
     /// The messages of the next frame, if it holds nothing else; then there is nothing to poll in it.
-    fn poll_messages(&mut self) -> Option<MessageBatch>;
+    fn poll_messages(&mut self) -> Option<MessageBatch> {
+        None
+    }
 
     /// What the peer said next.
     fn poll_event(&mut self) -> Option<Event>;
@@ -149,17 +151,19 @@ pub(crate) trait Connection {
 
     /// Queues a ping; without effect while one is open, whose answer serves as well, and while none
     /// can be sent. [`open_ping`](Self::open_ping) tells.
-    fn ping(&mut self, nonce: u64, now: Instant);
+    fn ping(&mut self, _nonce: u64, _now: Instant) {}
 
     /// When the open ping was queued. A ping stops being open with its answer, or when the peer will
     /// not answer any more.
-    fn open_ping(&self) -> Option<Instant>;
+    fn open_ping(&self) -> Option<Instant> {
+        None
+    }
 
     /// Queues a keep-alive, on a wire that has one.
-    fn keep_alive(&mut self);
+    fn keep_alive(&mut self) {}
 
     /// Lets the next [`seal`](Self::seal) that empties the source say that no more messages follow.
-    fn drain(&mut self);
+    fn drain(&mut self) {}
 
     /// Lets [`seal`](Self::seal) write our goodbye as soon as the wire allows it, and never before the
     /// source is empty. The first reason stands.
@@ -191,8 +195,12 @@ pub(crate) trait Connection {
     fn sent(&self) -> u64;
 
     /// How often keys changed, both directions together.
-    fn rekeys(&self) -> u64;
+    fn rekeys(&self) -> u64 {
+        0
+    }
 
     /// Smoothed round-trip time, as in RFC 6298.
-    fn srtt(&self) -> Option<Duration>;
+    fn srtt(&self) -> Option<Duration> {
+        None
+    }
 }

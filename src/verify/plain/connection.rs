@@ -5,12 +5,11 @@
 //! that a length that is unmasked twice loses the stream.
 
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::base::error::{CloseReason, GoodbyeReason, ProtocolError};
-use crate::proto::wire::batch::MessageBatch;
 use crate::proto::wire::connection::{Abilities, Connection, Event, Memory};
 use crate::proto::wire::source::{MessageSource, Next, Plaintext, Sealed};
 
@@ -83,10 +82,6 @@ impl Connection for PlainConnection {
         Ok(())
     }
 
-    fn poll_messages(&mut self) -> Option<MessageBatch> {
-        None
-    }
-
     fn poll_event(&mut self) -> Option<Event> {
         let event = self.opened.take()?;
         self.received += u64::from(matches!(event, Event::Message(_)));
@@ -125,16 +120,6 @@ impl Connection for PlainConnection {
         Ok(sealed)
     }
 
-    fn ping(&mut self, _: u64, _: Instant) {}
-
-    fn open_ping(&self) -> Option<Instant> {
-        None
-    }
-
-    fn keep_alive(&mut self) {}
-
-    fn drain(&mut self) {}
-
     fn goodbye(&mut self, reason: GoodbyeReason) {
         self.goodbye.get_or_insert(reason);
     }
@@ -165,13 +150,5 @@ impl Connection for PlainConnection {
 
     fn sent(&self) -> u64 {
         self.sent
-    }
-
-    fn rekeys(&self) -> u64 {
-        0
-    }
-
-    fn srtt(&self) -> Option<Duration> {
-        None
     }
 }

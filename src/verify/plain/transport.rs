@@ -88,20 +88,6 @@ impl Transport for Plain {
         &ABILITIES
     }
 
-    fn instance(&self) -> u64 {
-        0
-    }
-
-    fn application_payload(&self) -> Bytes {
-        Bytes::new()
-    }
-
-    fn set_application_payload(&self, _: Bytes) {}
-
-    fn clock_offset(&self) -> Option<i64> {
-        None
-    }
-
     async fn initiate(
         &self,
         peer: &PeerId,
