@@ -119,7 +119,7 @@ pub(crate) async fn drain_peer(pool: &PoolState, peer: &PeerId, deadline: Durati
         let taken = slot.disconnect();
         (taken, slot.superseded().cloned().collect::<Vec<_>>())
     });
-    // Before they are told: one that drains fast would be missed.
+    // Before they drain: one that drains fast would be missed.
     let mut sessions = pool.sessions.draining.of(peer);
     sessions.extend(taken.session.as_ref().map(|pooled| pooled.session().clone()));
     release(pool, taken, DialError::Disconnected, CloseReason::Drained);
