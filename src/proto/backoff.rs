@@ -111,8 +111,9 @@ impl<E> BackoffTable<E> {
         };
         // A failure at a new address does not shorten what was decided for the old ones.
         let until = known.map_or(now, |known| known.until).max(now + wait);
-        let (by_application, mut all_tried) =
-            known.map_or((false, Tried::default()), |known| (known.by_application, known.tried));
+        // The application's refusal counts until its own end; what it delayed since is a failure's.
+        let by_application = known.is_some_and(|known| known.by_application && now < known.until);
+        let mut all_tried = known.map_or(Tried::default(), |known| known.tried);
         for address in tried {
             all_tried.add(*address);
         }

@@ -67,6 +67,8 @@ impl ExclusiveLease {
             changed.await;
         }
         session.receiver.begin();
+        // The driver may be paused for want of room in the inbox; the holder has some.
+        session.signal.set(CAPACITY);
         Ok(Self { lease, _others: others })
     }
 

@@ -14,7 +14,7 @@ pub(super) const COMMAND: u32 = 1;
 pub(super) const PROBE: u32 = 1 << 1;
 /// The inbox, or the holder of the exclusive lease, has room again.
 pub(super) const CAPACITY: u32 = 1 << 2;
-/// The last lease core of a retired session has gone.
+/// A lease core of a retired session has gone.
 pub(super) const LEASES: u32 = 1 << 3;
 
 /// See the module.

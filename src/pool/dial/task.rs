@@ -13,12 +13,12 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::base::address::Address;
-use crate::base::error::RejectedBy;
-use crate::base::error::{CloseReason, DialError, HandshakeError, Limit, RejectReason};
+use crate::base::error::{CloseReason, DialError, Limit, RejectReason, RejectedBy};
 use crate::base::event::PoolEvent;
 use crate::base::id::Origin;
 use crate::base::io::TargetData;
 use crate::base::metrics::DialFailure;
+use crate::base::timer::Elapsed;
 use crate::pool::context::Context;
 use crate::pool::hooks::Candidate;
 use crate::pool::lifecycle::Lifecycle;
@@ -233,9 +233,7 @@ impl DialTask {
                 let why = self.rejected(reason, retry_after);
                 Committed::Lost(why, DialError::Rejected { reason })
             }
-            Ok(Err(HandshakeError::TimedOut)) | Err(_) => {
-                Committed::Lost(Lost::Broken, DialError::VerdictTimedOut)
-            }
+            Err(Elapsed) => Committed::Lost(Lost::Broken, DialError::VerdictTimedOut),
             Ok(Err(error)) => Committed::Lost(Lost::Broken, DialError::Handshake(error)),
         })
     }

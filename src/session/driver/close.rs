@@ -38,7 +38,6 @@ impl Driver {
             let stands = self.session.retired().unwrap_or(reason);
             self.session.probes.resolve(Err(PingError::Closed(stands)));
         }
-        self.session.queue.refuse(SendErrorKind::Retired(reason));
         self.connection.drain();
         tracing::debug!(%reason, "draining");
         // A draining session may go beyond the inbox's first bound.

@@ -326,6 +326,9 @@ impl Future for Driver {
         let this = self.get_mut();
         let span = this.span.clone();
         let _entered = span.enter();
+        if this.run == Run::Ended {
+            return Poll::Ready(());
+        }
         this.run = Run::Polling;
         let polled = this.poll_once(cx);
         this.run = Run::Between;

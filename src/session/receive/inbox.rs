@@ -176,6 +176,7 @@ impl InboxSender {
         if state.reader_gone {
             state.discarded += pending.size().messages as u64;
             window.undelivered.store(0, Ordering::Relaxed);
+            window.at_own_bound.store(false, Ordering::Relaxed);
             drop(state);
             pending.clear();
             return;

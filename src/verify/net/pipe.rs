@@ -101,7 +101,12 @@ async fn pump(
                     return;
                 }
             }
-            Fate::StallsAt(at) if here(at).is_some() => return pending().await,
+            Fate::StallsAt(at) => {
+                if let Some(at) = here(at) {
+                    let _ = to.write_all(&piece[..at]).await;
+                    return pending().await;
+                }
+            }
             Fate::FlipsAt(at) => {
                 if let Some(at) = here(at) {
                     piece[at] ^= 0x10;

@@ -1,8 +1,9 @@
 //! The handshake half of the plain wire: names in clear text, no verdict, no stamps.
 //!
 //! The dialler says who it is and whom it wants, the other says who it is, and one byte commits. The
-//! responder accepts by sending a frame at once, and refuses by closing.
+//! responder accepts by sending a frame at once, and refuses by closing; so the end of the stream is a no.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::transport::seam::{
 
 const COMMIT: u8 = 3;
 const MAX_MESSAGE: u32 = 60_000;
+const LISTENS: Duration = Duration::from_secs(5);
 
 /// Our own name, and the order in which peers were heard.
 #[derive(Clone)]
@@ -42,7 +44,11 @@ impl Plain {
         self.1.fetch_add(1, Ordering::Relaxed)
     }
 
-    async fn listen(&self, stream: &mut BoxedStream) -> Result<Proposal, HandshakeError> {
+    async fn listen(
+        &self,
+        stream: &mut BoxedStream,
+        verified: impl FnOnce() + Send,
+    ) -> Result<Proposal, HandshakeError> {
         let mut names = [[0; 32]; 2];
         stream.read_exact(names.as_flattened_mut()).await?;
         let heard = self.heard();
@@ -50,6 +56,7 @@ impl Plain {
         if ours != self.0 || theirs == ours {
             return Err(HandshakeError::Verify { message: 1 });
         }
+        verified();
         stream.write_all(self.0.as_bytes()).await?;
         if stream.read_u8().await? != COMMIT {
             return Err(HandshakeError::Verify { message: 3 });
@@ -108,8 +115,9 @@ impl Transport for Plain {
         mut stream: BoxedStream,
         verified: impl FnOnce() + Send,
     ) -> Result<Proposed, Failed> {
-        verified();
-        match self.listen(&mut stream).await {
+        let listened =
+            Timer::default().timeout(LISTENS, pin!(self.listen(&mut stream, verified))).await;
+        match listened.unwrap_or(Err(HandshakeError::TimedOut)) {
             Ok(proposal) => Ok(Proposed(stream, proposal)),
             Err(error) => Err(Failed { error, stream: Some(stream) }),
         }

@@ -123,6 +123,21 @@ fn a_refusal_by_the_application_holds_against_new_addresses_and_success() {
 }
 
 #[test]
+fn a_refusal_by_the_application_ends_whatever_fails_after_it() {
+    let mut table = BackoffTable::new(bounds(9));
+    let now = Instant::now();
+    let until = now + 60 * SECOND;
+    table.refuse(peer(1), until, "unwanted", now);
+    let within = until - SECOND / 8;
+    let held = table.failed(peer(1), Outcome::Unreachable, "down", &[hash(5)], within, 0);
+    assert_eq!(table.refused_by_application(&peer(1), within), Some(held));
+    table.failed(peer(1), Outcome::Unreachable, "down", &[hash(5)], held, u64::MAX);
+    assert_eq!(table.refused_by_application(&peer(1), held), None);
+    assert!(table.check(&peer(1), &[hash(5)], held).is_some());
+    assert!(table.check(&peer(1), &[hash(6)], held).is_none(), "a new address is a new chance");
+}
+
+#[test]
 fn a_full_table_drops_the_entry_that_ends_first() {
     let mut table = BackoffTable::new(bounds(2));
     let now = Instant::now();

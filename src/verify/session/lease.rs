@@ -145,6 +145,29 @@ async fn an_exclusive_holder_who_does_not_read_pauses_the_peer_and_loses_nothing
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_exclusive_holder_receives_what_found_no_room_in_the_inbox() {
+    let config = Config::default().max_message_size(2_000).max_undelivered(3_000);
+    let (mut ours, theirs) = pair(config, 500).await;
+    let lease = theirs.lease();
+    let sender = tokio::spawn(async move {
+        for count in 0..100 {
+            lease.send(message(count, 400)).await.unwrap();
+        }
+    });
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    assert!(ours.session.has_backlog(), "the inbox is full");
+    let mut exclusive = ExclusiveLease::acquire(limit(&ours, u32::MAX)).await.unwrap();
+    let first = number(&exclusive.recv().await.unwrap());
+    for count in first + 1..100 {
+        assert_eq!(number(&exclusive.recv().await.unwrap()), count);
+    }
+    for count in 0..first {
+        assert_eq!(number(&ours.inbox.recv().await.unwrap().body), count);
+    }
+    sender.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn waiting_for_an_exclusive_lease_ends_with_the_session() {
     let (ours, _theirs) = pair(Config::default(), 1 << 16).await;
     let early = ours.lease();
