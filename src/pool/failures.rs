@@ -61,7 +61,10 @@ impl Failures {
     /// A session to the peer exists: its failures are forgotten.
     pub(crate) fn forget(&self, peer: &PeerId) {
         let mut table = lock(&self.table);
-        table.clear(peer);
+        if !table.knows(peer) {
+            return;
+        }
+        table.clear(peer, Instant::now().into_std());
         let evicted = table.take_spent();
         drop(table);
         drop(evicted);

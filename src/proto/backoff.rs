@@ -23,7 +23,8 @@ pub(crate) enum Outcome {
         /// What it asked for; without it the wait is exponential.
         retry_after: Option<Duration>,
     },
-    /// A policy said no, the peer's or ours, or somebody else answered: it will not change by itself.
+    /// A policy said no, the peer's or ours, or the peer can never be dialled: it will not change by
+    /// itself.
     Refused,
 }
 
@@ -42,28 +43,31 @@ pub(crate) struct Bounds {
 }
 
 /// A peer's standing.
-struct Entry<E> {
-    until: Instant,
+#[derive(Clone, Copy, Default)]
+struct Standing {
     /// Failures in a row; the wait doubles with each.
     failures: u32,
-    /// Whether the application refuses the peer, whatever its address.
-    by_application: bool,
+    /// Until when the application refuses the peer, whatever its address.
+    refused_until: Option<Instant>,
     tried: Tried,
-    error: E,
 }
 
-/// What was known of a peer.
-#[derive(Clone, Copy)]
-struct Known {
+impl Standing {
+    fn refused_at(&self, now: Instant) -> Option<Instant> {
+        self.refused_until.filter(|until| *until > now)
+    }
+}
+
+struct Entry<E> {
+    /// When the next dial is due.
     until: Instant,
-    failures: u32,
-    by_application: bool,
-    tried: Tried,
+    standing: Standing,
+    error: E,
 }
 
 /// Peers that failed recently, and what each failed with.
 ///
-/// A peer takes one entry of about 130 bytes and its error, and 48 bytes in the order of times. When
+/// A peer takes one entry of about 140 bytes and its error, and 48 bytes in the order of times. When
 /// the table is full, the entry that ends first makes room.
 pub(crate) struct BackoffTable<E> {
     bounds: Bounds,
@@ -98,11 +102,11 @@ impl<E> BackoffTable<E> {
         random: u64,
     ) -> Instant {
         self.forget_the_old(now);
-        let known = self.forget(&peer);
-        let failures = known.map_or(0, |known| known.failures).saturating_add(1);
+        let (known_until, mut standing) = self.forget(&peer).unwrap_or((now, Standing::default()));
+        standing.failures = standing.failures.saturating_add(1);
         let wait = match outcome {
             Outcome::Unreachable | Outcome::Busy { retry_after: None } => {
-                self.exponential(failures, random)
+                self.exponential(standing.failures, random)
             }
             Outcome::Busy { retry_after: Some(asked) } => {
                 asked.max(self.bounds.first / 2).min(self.bounds.max_refusal)
@@ -110,24 +114,20 @@ impl<E> BackoffTable<E> {
             Outcome::Refused => self.bounds.max_refusal,
         };
         // A failure at a new address does not shorten what was decided for the old ones.
-        let until = known.map_or(now, |known| known.until).max(now + wait);
-        // The application's refusal counts until its own end; what it delayed since is a failure's.
-        let by_application = known.is_some_and(|known| known.by_application && now < known.until);
-        let mut all_tried = known.map_or(Tried::default(), |known| known.tried);
+        let until = known_until.max(now + wait);
         for address in tried {
-            all_tried.add(*address);
+            standing.tried.add(*address);
         }
-        self.put(peer, Entry { until, failures, by_application, tried: all_tried, error });
+        self.put(peer, Entry { until, standing, error });
         until
     }
 
     /// The application wants no session to this peer until then, at whatever address.
     pub(crate) fn refuse(&mut self, peer: PeerId, until: Instant, error: E, now: Instant) {
         self.forget_the_old(now);
-        let known = self.forget(&peer);
-        let (failures, tried) =
-            known.map_or((0, Tried::default()), |known| (known.failures, known.tried));
-        self.put(peer, Entry { until, failures, by_application: true, tried, error });
+        let (_, mut standing) = self.forget(&peer).unwrap_or((now, Standing::default()));
+        standing.refused_until = Some(until);
+        self.put(peer, Entry { until, standing, error });
     }
 
     /// Whether anything is remembered of this peer; of most peers nothing is.
@@ -144,8 +144,8 @@ impl<E> BackoffTable<E> {
         now: Instant,
     ) -> Option<(Instant, &E)> {
         let entry = self.entries.get(peer).filter(|entry| entry.until > now)?;
-        let new = addresses.iter().any(|address| !entry.tried.has(*address));
-        if new && !entry.by_application {
+        let new = addresses.iter().any(|address| !entry.standing.tried.has(*address));
+        if new && entry.standing.refused_at(now).is_none() {
             return None;
         }
         Some((entry.until, &entry.error))
@@ -153,18 +153,20 @@ impl<E> BackoffTable<E> {
 
     /// Until when the application refuses this peer, inbound sessions included.
     pub(crate) fn refused_by_application(&self, peer: &PeerId, now: Instant) -> Option<Instant> {
-        self.entries
-            .get(peer)
-            .filter(|entry| entry.by_application && entry.until > now)
-            .map(|entry| entry.until)
+        self.entries.get(peer)?.standing.refused_at(now)
     }
 
     /// A session to this peer exists: its failures are forgotten. What the application refused stays
     /// refused until its time.
-    pub(crate) fn clear(&mut self, peer: &PeerId) {
-        match self.entries.get_mut(peer) {
-            Some(entry) if entry.by_application => entry.failures = 0,
-            _ => drop(self.forget(peer)),
+    pub(crate) fn clear(&mut self, peer: &PeerId, now: Instant) {
+        let Some(mut entry) = self.take(peer) else { return };
+        match entry.standing.refused_at(now) {
+            Some(until) => {
+                entry.until = until;
+                entry.standing.failures = 0;
+                self.put(*peer, entry);
+            }
+            None => self.spent.push(entry.error),
         }
     }
 
@@ -194,10 +196,10 @@ impl<E> BackoffTable<E> {
     }
 
     /// Takes an entry out; all but its error.
-    fn forget(&mut self, peer: &PeerId) -> Option<Known> {
-        let Entry { until, failures, by_application, tried, error } = self.take(peer)?;
+    fn forget(&mut self, peer: &PeerId) -> Option<(Instant, Standing)> {
+        let Entry { until, standing, error } = self.take(peer)?;
         self.spent.push(error);
-        Some(Known { until, failures, by_application, tried })
+        Some((until, standing))
     }
 
     fn take(&mut self, peer: &PeerId) -> Option<Entry<E>> {

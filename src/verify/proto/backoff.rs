@@ -29,7 +29,7 @@ fn errors_that_are_forgotten_are_handed_back() {
     assert_eq!(fail(1, "second"), ["first"]);
     assert!(fail(2, "other").is_empty());
     assert_eq!(fail(3, "one too many").len(), 1);
-    table.clear(&peer(3));
+    table.clear(&peer(3), now);
     assert_eq!(table.take_spent(), ["one too many"]);
 }
 
@@ -78,7 +78,7 @@ fn waits_double_up_to_the_bound_and_a_success_ends_them() {
         now = until;
     }
     assert_eq!(ceilings, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]);
-    table.clear(&peer(1));
+    table.clear(&peer(1), now);
     assert_eq!(table.len(), 0);
     let until = table.failed(peer(1), Outcome::Unreachable, (), &[], now, u64::MAX);
     assert!(until <= now + SECOND);
@@ -116,7 +116,7 @@ fn a_refusal_by_the_application_holds_against_new_addresses_and_success() {
     let until = now + 60 * SECOND;
     table.refuse(peer(1), until, "unwanted", now);
     assert_eq!(table.check(&peer(1), &[hash(5)], now), Some((until, &"unwanted")));
-    table.clear(&peer(1));
+    table.clear(&peer(1), now);
     assert_eq!(table.refused_by_application(&peer(1), now), Some(until));
     assert_eq!(table.refused_by_application(&peer(1), until), None);
     assert_eq!(table.check(&peer(1), &[], until), None);
@@ -129,12 +129,29 @@ fn a_refusal_by_the_application_ends_whatever_fails_after_it() {
     let until = now + 60 * SECOND;
     table.refuse(peer(1), until, "unwanted", now);
     let within = until - SECOND / 8;
-    let held = table.failed(peer(1), Outcome::Unreachable, "down", &[hash(5)], within, 0);
-    assert_eq!(table.refused_by_application(&peer(1), within), Some(held));
-    table.failed(peer(1), Outcome::Unreachable, "down", &[hash(5)], held, u64::MAX);
-    assert_eq!(table.refused_by_application(&peer(1), held), None);
-    assert!(table.check(&peer(1), &[hash(5)], held).is_some());
-    assert!(table.check(&peer(1), &[hash(6)], held).is_none(), "a new address is a new chance");
+    let held = table.failed(peer(1), Outcome::Refused, "down", &[hash(5)], within, 0);
+    assert_eq!(table.refused_by_application(&peer(1), within), Some(until));
+    assert_eq!(table.check(&peer(1), &[hash(6)], within), Some((held, &"down")));
+    assert_eq!(table.refused_by_application(&peer(1), until), None);
+    assert_eq!(table.check(&peer(1), &[hash(5)], until), Some((held, &"down")));
+    assert_eq!(table.check(&peer(1), &[hash(6)], until), None, "a new address is a new chance");
+    table.failed(peer(1), Outcome::Unreachable, "down", &[hash(6)], until, u64::MAX);
+    assert_eq!(table.refused_by_application(&peer(1), until), None);
+    table.clear(&peer(1), until);
+    assert_eq!(table.len(), 0);
+}
+
+#[test]
+fn a_session_ends_a_backoff_and_not_the_refusal_beside_it() {
+    let mut table = BackoffTable::new(bounds(9));
+    let now = Instant::now();
+    let until = now + 60 * SECOND;
+    table.refuse(peer(1), until, "unwanted", now);
+    let held = table.failed(peer(1), Outcome::Refused, "down", &[], until - SECOND, 0);
+    assert!(held > until);
+    table.clear(&peer(1), until - SECOND);
+    assert_eq!(table.refused_by_application(&peer(1), until - SECOND), Some(until));
+    assert_eq!(table.check(&peer(1), &[], until), None);
 }
 
 #[test]
@@ -176,7 +193,7 @@ proptest! {
                 1 => { table.failed(peer, Outcome::Busy { retry_after }, (), &[], now, random); }
                 2 => { table.failed(peer, Outcome::Refused, (), &[], now, random); }
                 3 => table.refuse(peer, now + 600 * SECOND, (), now),
-                _ => table.clear(&peer),
+                _ => table.clear(&peer, now),
             }
             prop_assert!(table.len() <= capacity);
             for n in 0..12 {
