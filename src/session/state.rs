@@ -181,7 +181,7 @@ impl Session {
     /// into the pool's map.
     pub(super) fn announce_end(&self, why: CloseReason) {
         self.mark(Marks::of(Stage::Closed));
-        self.context.inbox.leave(&self.window);
+        drop(self.context.inbox.leave(&self.window));
         self.receiver.end();
         self.probes.end(why);
         self.stop_handing_out(Stage::Retired);

@@ -46,12 +46,14 @@ impl ExclusiveReceiver {
 
     /// Takes the next message, where there is room for `max` bytes.
     pub(crate) fn poll_recv(&self, max: usize, cx: &mut Context<'_>) -> Poll<Received> {
+        // Declared before the guard: a waker is the application's, and is not dropped under the lock.
+        let _replaced;
         let mut state = self.lock();
         let Some(message) = state.messages.pop() else {
             if state.ended {
                 return Poll::Ready(Received { message: None, has_room: false });
             }
-            state.reader = Some(cx.waker().clone());
+            _replaced = state.reader.replace(cx.waker().clone());
             return Poll::Pending;
         };
         state.bytes -= Size::of_message(&message).cost;
@@ -104,12 +106,11 @@ impl Exclusive {
         if moved.messages > 0 { self.reader.take() } else { None }
     }
 
-    /// Messages do not come here any more; those that were not read.
-    pub(super) fn stop(&mut self) -> ReceiveQueue {
+    /// Messages do not come here any more; those that were not read, and the reader that waited.
+    pub(super) fn stop(&mut self) -> (ReceiveQueue, Option<Waker>) {
         self.active = false;
         self.full = false;
         self.bytes = 0;
-        self.reader = None;
-        std::mem::take(&mut self.messages)
+        (std::mem::take(&mut self.messages), self.reader.take())
     }
 }

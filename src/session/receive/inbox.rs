@@ -17,6 +17,7 @@ use crate::base::config::Settings;
 use crate::base::id::{PeerId, SessionId};
 use crate::base::sync::lock_std;
 
+use super::deferred_wakes::DeferredWakes;
 use super::queue::{ReceiveQueue, Size};
 use super::window::{Priority, ReceiveWindow, max_draining};
 
@@ -73,7 +74,7 @@ impl Inbox {
             if state.closed {
                 return Poll::Ready(None);
             }
-            state.wait(cx.waker());
+            state.wait(cx.waker(), &mut wakes);
             Poll::Pending
         })
         .await
@@ -91,7 +92,7 @@ impl Inbox {
             let mut state = self.shared.lock();
             let count = state.pop_many(&self.shared, &mut wakes, limit, messages);
             if count == 0 && limit > 0 && !state.closed {
-                state.wait(cx.waker());
+                state.wait(cx.waker(), &mut wakes);
                 return Poll::Pending;
             }
             Poll::Ready(count)
@@ -116,10 +117,10 @@ impl Drop for Inbox {
             state.bytes = 0;
             while let Some(window) = state.turns.pop_front() {
                 window.waits.store(false, Ordering::Relaxed);
-                wakes.wake.push(window);
+                wakes.drivers.push(window);
             }
             for run in &state.runs {
-                wakes.wake.push(Arc::clone(&run.window));
+                wakes.drivers.push(Arc::clone(&run.window));
             }
             (std::mem::take(&mut state.messages), std::mem::take(&mut state.runs))
         };
@@ -169,7 +170,7 @@ impl InboxSender {
         window: &Arc<ReceiveWindow>,
         pending: &mut ReceiveQueue,
         priority: Priority,
-    ) {
+    ) -> DeferredWakes {
         let shared = &self.senders.0;
         let mut wakes = DeferredWakes::default();
         let mut state = shared.lock();
@@ -179,7 +180,7 @@ impl InboxSender {
             window.at_own_bound.store(false, Ordering::Relaxed);
             drop(state);
             pending.clear();
-            return;
+            return wakes;
         }
         let priority = if state.lifted { Priority::Ending } else { priority };
         let (max_each, max) = match priority {
@@ -213,47 +214,51 @@ impl InboxSender {
             (false, true) => state.leave(shared, window, &mut wakes),
             _ => {}
         }
-        let reader = if moved.messages > 0 { state.reader.take() } else { None };
-        drop(state);
-        if let Some(reader) = reader {
-            reader.wake();
+        if moved.messages > 0 {
+            wakes.reader = state.reader.take();
         }
+        wakes
     }
 
     /// Puts back what the holder of an exclusive lease did not read. It was counted against the
     /// session's own bound while the holder had it, so it goes in whatever the inbox holds.
-    pub(crate) fn put_back(&self, window: &Arc<ReceiveWindow>, messages: ReceiveQueue) {
+    pub(crate) fn put_back(
+        &self,
+        window: &Arc<ReceiveWindow>,
+        messages: ReceiveQueue,
+    ) -> DeferredWakes {
         let Size { messages: count, cost } = messages.size();
+        let mut wakes = DeferredWakes::default();
         let mut state = self.senders.0.lock();
         if state.reader_gone {
             state.discarded += count as u64;
             drop(state);
-            return;
+            return wakes;
         }
         window.undelivered.store(window.undelivered() + cost, Ordering::Relaxed);
         state.bytes += cost;
         state.high_water = state.high_water.max(state.bytes);
         state.messages.append(messages);
         state.note_run(window, count);
-        let reader = if count > 0 { state.reader.take() } else { None };
-        drop(state);
-        if let Some(reader) = reader {
-            reader.wake();
+        if count > 0 {
+            wakes.reader = state.reader.take();
         }
+        wakes
     }
 
     /// The session wants no more room: it ends, or its messages go elsewhere. Sessions whose turn comes
     /// later must not wait for it.
-    pub(crate) fn leave(&self, window: &Arc<ReceiveWindow>) {
-        if !window.waits.load(Ordering::Relaxed) {
-            return;
-        }
+    pub(crate) fn leave(&self, window: &Arc<ReceiveWindow>) -> DeferredWakes {
         let mut wakes = DeferredWakes::default();
+        if !window.waits.load(Ordering::Relaxed) {
+            return wakes;
+        }
         let shared = &self.senders.0;
         let mut state = shared.lock();
         if window.waits.load(Ordering::Relaxed) {
             state.leave(shared, window, &mut wakes);
         }
+        wakes
     }
 
     /// Counts messages that were received and could not be delivered.
@@ -269,11 +274,11 @@ impl InboxSender {
         state.lifted = true;
         while let Some(window) = state.turns.pop_front() {
             window.waits.store(false, Ordering::Relaxed);
-            wakes.wake.push(window);
+            wakes.drivers.push(window);
         }
         for run in &state.runs {
             if run.window.at_own_bound.load(Ordering::Relaxed) {
-                wakes.wake.push(Arc::clone(&run.window));
+                wakes.drivers.push(Arc::clone(&run.window));
             }
         }
     }
@@ -401,7 +406,7 @@ impl State {
         // Not at the first free byte: each wake-up is to be worth it.
         if left <= shared.max_each / 2 && run.window.at_own_bound.load(Ordering::Relaxed) {
             run.window.at_own_bound.store(false, Ordering::Relaxed);
-            wakes.wake.push(Arc::clone(&run.window));
+            wakes.drivers.push(Arc::clone(&run.window));
         }
         if run.count == 0
             && let Some(run) = self.runs.pop_front()
@@ -418,7 +423,7 @@ impl State {
             && (self.messages.is_empty() || self.bytes <= shared.max - shared.max / 8)
         {
             self.first_called = true;
-            wakes.wake.push(Arc::clone(first));
+            wakes.drivers.push(Arc::clone(first));
         }
     }
 
@@ -441,37 +446,10 @@ impl State {
         self.wake_first(shared, wakes);
     }
 
-    fn wait(&mut self, waker: &Waker) {
+    fn wait(&mut self, waker: &Waker, wakes: &mut DeferredWakes) {
         match &mut self.reader {
             Some(reader) if reader.will_wake(waker) => {}
-            reader => *reader = Some(waker.clone()),
-        }
-    }
-}
-
-/// Sessions to wake, and handles to drop, once the lock is free. Declared before the lock's guard, so
-/// that it is dropped after it.
-#[derive(Default)]
-struct DeferredWakes {
-    wake: Vec<Arc<ReceiveWindow>>,
-    /// Handles of sessions that have nothing in the inbox any more; the first needs no allocation.
-    gone: Option<Arc<ReceiveWindow>>,
-    more_gone: Vec<Arc<ReceiveWindow>>,
-}
-
-impl DeferredWakes {
-    fn push_gone(&mut self, window: Arc<ReceiveWindow>) {
-        match self.gone {
-            None => self.gone = Some(window),
-            Some(_) => self.more_gone.push(window),
-        }
-    }
-}
-
-impl Drop for DeferredWakes {
-    fn drop(&mut self) {
-        for window in &self.wake {
-            window.wake();
+            reader => wakes.replaced = reader.replace(waker.clone()),
         }
     }
 }

@@ -465,6 +465,35 @@ async fn a_dropped_inbox_discards_and_counts_and_stops_nobody() {
     assert_eq!((session.ended(), session.has_backlog()), (None, false));
 }
 
+/// A reader's waker that looks at the session, as one that takes a snapshot does.
+struct Looks {
+    session: Arc<Session>,
+    woken: AtomicBool,
+}
+
+impl std::task::Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        assert_eq!(self.session.receiver.undelivered(), 0);
+        self.session.context.inbox.gauge();
+        self.woken.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A waker that is called under a lock hangs this test.
+#[tokio::test(start_paused = true)]
+async fn the_readers_waker_is_called_when_the_locks_are_free() {
+    let (ours, mut theirs) = pair(Config::default(), 1 << 16).await;
+    let looks = Arc::new(Looks { session: theirs.session.clone(), woken: AtomicBool::new(false) });
+    let waker = std::task::Waker::from(looks.clone());
+    let mut next = Box::pin(theirs.inbox.recv());
+    let polled = next.as_mut().poll(&mut std::task::Context::from_waker(&waker));
+    assert!(polled.is_pending() && !looks.woken.load(Ordering::Relaxed));
+    ours.lease().send(message(7, 10)).await.unwrap();
+    settle().await;
+    assert!(looks.woken.load(Ordering::Relaxed));
+    assert_eq!(number(&next.await.unwrap().body), 7);
+}
+
 /// Real threads, a tiny stream and tiny queues: a wake-up that is lost anywhere hangs this test.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn on_many_threads_no_wake_up_is_lost() {
