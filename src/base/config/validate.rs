@@ -67,5 +67,5 @@ impl Settings {
 }
 
 #[cfg(test)]
-#[path = "../../verify/base/config.rs"]
+#[path = "../../verify/base/config/validate.rs"]
 mod tests;

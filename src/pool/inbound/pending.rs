@@ -168,5 +168,5 @@ impl Drop for HandshakePermit {
 }
 
 #[cfg(test)]
-#[path = "../../verify/pool/pending.rs"]
+#[path = "../../verify/pool/inbound/pending.rs"]
 mod tests;

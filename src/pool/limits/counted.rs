@@ -45,7 +45,7 @@ impl CountedLimit {
         Some(Permit::new(&self.0, room))
     }
 
-    /// A permit, when it is this caller's turn; `None` once the gauge is closed.
+    /// A permit, when it is this caller's turn; `None` once the limit is closed.
     ///
     /// # Cancel safety
     ///
@@ -74,7 +74,7 @@ impl CountedLimit {
     }
 }
 
-/// SlotPermit for one; given back on drop.
+/// Room for one; given back on drop.
 #[must_use = "a permit gives its room back when it is dropped"]
 pub(crate) struct Permit {
     _held: Held,
@@ -100,5 +100,5 @@ impl Drop for Held {
 }
 
 #[cfg(test)]
-#[path = "../../verify/pool/counted.rs"]
+#[path = "../../verify/pool/limits/counted.rs"]
 mod tests;

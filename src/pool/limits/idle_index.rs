@@ -3,8 +3,8 @@
 //! Owns an order of sessions by their last use that is kept up lazily: use itself touches nothing here
 //! (it is the hot path), so an entry is only a lower bound, corrected when it is looked at. Expiry and
 //! eviction therefore cost per session that expired or was used meanwhile, never per session held.
-//! UncountedRef peers have no entry, and so are never chosen. Looking must not block: it happens under the
-//! pool's lock.
+//! Kept peers have no entry, and so are never chosen. Looking must not block: it happens under the
+//! index's lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -154,5 +154,5 @@ impl<T: Ord + Copy, K: Ord + Clone> IdleIndex<T, K> {
 }
 
 #[cfg(test)]
-#[path = "../../verify/pool/idle_index.rs"]
+#[path = "../../verify/pool/limits/idle_index.rs"]
 mod tests;

@@ -77,7 +77,7 @@ impl<D: Clone, S: HasHandle> SlotMap<D, S> {
         })
     }
 
-    /// Looks at the peer's slot, shared with other index. `None`: there is no entry.
+    /// Looks at the peer's slot, shared with other readers. `None`: there is no entry.
     #[inline]
     pub(crate) fn read<R>(&self, peer: &PeerId, look: impl FnOnce(&Slot<D, S>) -> R) -> Option<R> {
         self.slots.read(peer, look)
@@ -138,5 +138,5 @@ impl<D: Clone, S: HasHandle> SlotMap<D, S> {
 }
 
 #[cfg(test)]
-#[path = "../../verify/pool/slots.rs"]
+#[path = "../../verify/pool/slots/slot_map.rs"]
 mod tests;

@@ -425,5 +425,5 @@ impl<D: Clone, S> Slot<D, S> {
 }
 
 #[cfg(test)]
-#[path = "../../verify/proto/slot.rs"]
+#[path = "../../verify/proto/slot/machine.rs"]
 mod tests;

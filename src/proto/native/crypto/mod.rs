@@ -1,4 +1,4 @@
-//! What turns keys into sealed bytes: suites, our static key, and the primitives that snow is given.
+//! What turns keys into sealed bytes: the primitives that snow is given, and their choice.
 //!
 //! Owns the [`CryptoResolver`](snow::resolvers::CryptoResolver) of this crate and the two
 //! implementations behind it: aws-lc (feature `fast-crypto`) and pure Rust. Both run the same
@@ -12,7 +12,7 @@ mod primitives;
 mod pure;
 mod transport;
 #[cfg(test)]
-#[path = "../../../verify/proto/native/noise_vectors.rs"]
+#[path = "../../../verify/proto/native/crypto/noise_vectors.rs"]
 mod vectors;
 
 use std::sync::Arc;

@@ -72,7 +72,7 @@ fn run(vector: &Value, mut sides: [HandshakeState; 2]) {
 #[test]
 fn all_published_vectors_pass_in_every_combination() {
     let set: Value =
-        serde_json::from_str(include_str!("../../../../tests/data/xk-vectors.json")).unwrap();
+        serde_json::from_str(include_str!("../../../../../tests/data/xk-vectors.json")).unwrap();
     let vectors = set["vectors"].as_array().unwrap();
     assert_eq!(vectors.len(), 8);
     let implementations = resolvers([1; KEY]).len();
