@@ -2,7 +2,7 @@
 //!
 //! Owns the two sources that a simulation replaces, and their defaults. The monotonic clock is not
 //! here: it is tokio's, which tests pause. Nothing in the crate may read the system's clock or
-//! randomness except through these.
+//! randomness except through these, but for the seeds of hash tables, which show in nothing.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -64,7 +64,7 @@ impl StaticKey {
 
 /// The secret as aws-lc holds it, which wipes it when it frees it.
 #[cfg(feature = "fast-crypto")]
-fn prepare(secret: &[u8; KEY]) -> Option<aws_lc_rs::agreement::PrivateKey> {
+pub(crate) fn prepare(secret: &[u8]) -> Option<aws_lc_rs::agreement::PrivateKey> {
     aws_lc_rs::agreement::PrivateKey::from_private_key(&aws_lc_rs::agreement::X25519, secret).ok()
 }
 

@@ -314,7 +314,10 @@ impl Acquirer {
                 self.leave(waiter);
                 return Err(AdoptError::Exists { peer, stream });
             }
-            Ok(Lookup::Session(_)) => return Err(AdoptError::Exists { peer, stream }),
+            Ok(Lookup::Session(leases)) => {
+                self.sessions.release(leases);
+                return Err(AdoptError::Exists { peer, stream });
+            }
             Err(error) => return Err(AdoptError::Dial(error)),
         };
         let leases = self.wait_for(waiter).await.map_err(AdoptError::Dial)?;

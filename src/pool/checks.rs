@@ -58,10 +58,13 @@ impl Checks {
     }
 
     /// The application's own check of an established session, if it has one.
-    pub(crate) fn health(self: Arc<Self>, info: SessionInfo) -> Option<BoxFuture<'static, bool>> {
+    pub(crate) fn health(
+        self: Arc<Self>,
+        info: impl FnOnce() -> SessionInfo,
+    ) -> Option<BoxFuture<'static, bool>> {
         let hooks = self.hooks.clone()?;
         // The hook may panic before it returns a future.
-        match catch_unwind(AssertUnwindSafe(|| hooks.health(info))) {
+        match catch_unwind(AssertUnwindSafe(|| hooks.health(info()))) {
             Ok(None) => None,
             Ok(Some(check)) => Some(Box::pin(async move {
                 let answer = ask(self.ctx.settings.hook_timeout, || check).await;

@@ -16,7 +16,7 @@ use crate::proto::slot::View;
 use crate::session::Session;
 use crate::transport::seam::Transport as _;
 
-/// Everything at one moment, or nearly: each session and dial is consistent in itpool.
+/// Everything at one moment, or nearly: each session and dial is consistent in itself.
 pub(crate) fn snapshot(pool: &PoolState) -> Snapshot {
     let now = Instant::now();
     let mut dials = Vec::new();

@@ -180,6 +180,13 @@ impl SessionTable {
         LeaseCore::new(Session::new(spec, &self.shared), self.ctx.settings.max_leases)
     }
 
+    /// Drops a handle that is not a lease any more. It counted as one: without it the session may be
+    /// idle, and nobody else says so.
+    pub(crate) fn release(&self, leases: LeaseHandle) {
+        drop(leases);
+        self.shared.note_idle();
+    }
+
     /// Opens a session: its driver is to be run, or it ends.
     #[must_use = "a session whose driver is dropped ends"]
     pub(crate) fn start(
@@ -400,7 +407,7 @@ impl Host for SessionTable {
     }
 
     fn health_check(self: Arc<Self>, session: &Arc<Session>) -> Option<BoxFuture<'static, bool>> {
-        Arc::clone(&self.checks).health(SessionInfo {
+        Arc::clone(&self.checks).health(|| SessionInfo {
             peer: session.peer(),
             session: session.id(),
             origin: session.origin(),

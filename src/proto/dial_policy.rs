@@ -6,15 +6,16 @@
 //! (`E`) are opaque.
 //!
 //! ```text
-//!             broken                        another connection was named
-//! Racing ─────────────▶ AwaitsSpare     any ────────────────────────────▶ Redialling
-//!                                                                             │ no address is known
-//!                                       any ──▶ failed                        ▼
-//!                                                                      ResolvingAnew
+//!       broken                          another connection was named
+//! any ──────────▶ AwaitsSpare       any ────────────────────────────▶ Redialling
+//!                                                                         │ no address is known
+//!                                   any ──▶ failed                        ▼
+//!                                                                  ResolvingAnew
 //! ```
 
 use std::time::{Duration, Instant};
 
+use crate::base::error::RejectReason;
 use crate::proto::backoff::Outcome;
 
 /// How often one dial begins anew after the peer has named another connection. Without a fault once
@@ -42,7 +43,7 @@ pub(crate) enum Unanswered {
     NotTried,
     /// The look-up, every connection or every handshake failed, or `dial_timeout` passed.
     Unreachable,
-    /// Our own check refused the peer.
+    /// Our own check refused the peer, or it is one that nobody can dial.
     Refused,
 }
 
@@ -74,6 +75,15 @@ pub(crate) enum Lost {
 }
 
 impl Lost {
+    /// The peer has refused the connection.
+    pub(crate) fn rejected(reason: RejectReason, retry_after: Option<Duration>) -> Self {
+        match reason {
+            RejectReason::Simultaneous | RejectReason::Duplicate => Self::OtherConnection,
+            RejectReason::Full | RejectReason::Draining => Self::Busy { retry_after },
+            _ => Self::Refused,
+        }
+    }
+
     /// What the failure means for the peer's backoff; `None` leaves it as it is.
     const fn outcome(self) -> Option<Outcome> {
         match self {
@@ -155,7 +165,7 @@ impl<E> DialPolicy<E> {
         Self { timeouts, redials: 0, answer_due, state: State::Racing }
     }
 
-    /// Until when a connection must be answered and checked.
+    /// Until when a connection must be answered.
     pub(crate) fn answer_due(&self) -> Instant {
         self.answer_due
     }

@@ -133,8 +133,9 @@ impl Life {
         match *state {
             State::Ready => *state = State::Draining { retired: why, why },
             State::Retired(retired) => *state = State::Draining { retired, why },
-            State::Draining { why: first, .. } => return first,
-            State::Closing { .. } | State::Ended { .. } => {}
+            State::Draining { why: first, .. }
+            | State::Closing { why: first, .. }
+            | State::Ended { why: first, .. } => return first,
         }
         why
     }
@@ -259,7 +260,7 @@ mod tests {
         let report = SessionReport { accepted: 7, ..SessionReport::default() };
         life.end(Truncated, report);
         life.end(Idle, SessionReport::default());
-        assert_eq!((life.drain(Idle), life.close(Idle)), (Idle, Truncated));
+        assert_eq!((life.drain(Idle), life.close(Idle)), (Truncated, Truncated));
         assert_eq!((life.retired(), life.ended()), (Some(Truncated), Some(Truncated)));
         assert_eq!((life.report(), life.command()), (Some(report), None));
     }

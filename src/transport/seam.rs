@@ -16,9 +16,9 @@
 //!   may have accepted, also if the commit fails or is dropped.
 //! * [`Committed::verdict`] answers once, and dates the connection: see [`Claim`]. A wire without a
 //!   verdict of its own takes the peer's first frame for a yes, a termination or the end of the
-//!   stream for a no, and presumes a yes after a while. It dates its connections by
-//!   [`Claim::unstamped`], never by the order in which handshakes ended: two crossing dials would
-//!   then destroy each other.
+//!   stream for a no. It dates its connections by [`Claim::unstamped`], never by the order in which
+//!   handshakes ended: two crossing dials would then destroy each other. The rule lets it presume a
+//!   yes after a while; the pool does not carry that.
 //! * [`Proposed`]: the initiator is authenticated. Nothing is sent to it before `accept` or `reject`.
 //! * A handshake that fails as responder has told the stranger nothing.
 //! * Each future may be dropped at any await; the stream goes with it.

@@ -217,8 +217,9 @@ options! {
     max_clock_skew: Duration = 60 * SECOND, in SECOND..=HOUR;
     /// Bound on connecting to one address. Default 10 s: two retransmissions of a lost SYN, and some.
     connect_timeout: Duration = 10 * SECOND, in MS..=HOUR;
-    /// Bound on a whole dial, from the look-up of addresses to commit. Default 20 s: a slow first
-    /// address must leave time for a second.
+    /// Bound on a dial's way from the look-up of addresses to the peer's answer; a dial that begins
+    /// anew, since the peer named another connection, has it again. Default 20 s: a slow first address
+    /// must leave time for a second.
     dial_timeout: Duration = 20 * SECOND, in MS..=HOUR;
     /// Head start of one address over the next. Default 250 ms, as RFC 8305 section 8 recommends.
     dial_stagger: Duration = 250 * MS, in MS..=MINUTE;

@@ -1,4 +1,4 @@
-//! What can go wrong: one enum per operation; each says whether and when to retry.
+//! What can go wrong: one enum per operation. A dial's says whether and when to retry.
 //!
 //! A table of contents. What the protocol needs (`close`, `handshake`, `limit`, `protocol`, `reject`)
 //! knows neither addresses nor tokio. Nothing here names a key or a payload.

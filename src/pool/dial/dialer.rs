@@ -72,7 +72,7 @@ impl Dialer {
         // Made here, so that it settles the dial also if the task never runs.
         let parts = self.parts.clone();
         let task = DialTask::new(parts.clone(), dial.clone());
-        let mut guard = SettleGuard { parts: parts.clone(), task, ended: false };
+        let mut guard = SettleGuard { task, ended: false };
         self.parts.lifecycle.spawn_connection(
             async move {
                 let ended = tokio::select! {
@@ -105,7 +105,6 @@ impl Dialer {
 
 /// Settles a dial whose task is dropped or panics, so that no caller waits for ever.
 struct SettleGuard {
-    parts: Arc<DialParts>,
     task: DialTask,
     ended: bool,
 }
@@ -113,7 +112,7 @@ struct SettleGuard {
 impl Drop for SettleGuard {
     fn drop(&mut self) {
         if !self.ended {
-            let open = self.parts.lifecycle.is_open();
+            let open = self.task.parts.lifecycle.is_open();
             let error = if open { DialError::Panicked } else { DialError::PoolClosed };
             self.task.failed(Failed { error, outcome: None });
         }

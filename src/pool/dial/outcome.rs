@@ -28,7 +28,7 @@ impl Outcome {
     }
 
     /// The waiters' own handle. Taken under the lock of the dial's slot, so that the dial cannot be
-    /// settled meanwhile; a caller that comes later is sent back to the slot.
+    /// settled meanwhile; a caller that comes later gets the failure, or `Superseded`.
     pub(crate) fn subscribe(&self) -> Arc<SetOnce<Settled>> {
         let error = match &*lock(&self.0) {
             State::Awaited(settled) => return settled.clone(),

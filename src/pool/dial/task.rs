@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::base::address::Address;
-use crate::base::error::{CloseReason, DialError, Limit, RejectReason, RejectedBy};
+use crate::base::error::{CloseReason, DialError, HandshakeError, Limit, RejectReason, RejectedBy};
 use crate::base::event::PoolEvent;
 use crate::base::id::Origin;
 use crate::base::io::TargetData;
@@ -84,7 +84,10 @@ enum Committed {
 /// What an error that ended the race means for the policy.
 fn why_unanswered(error: &DialError) -> Unanswered {
     match error {
-        DialError::Check(_) => Unanswered::Refused,
+        DialError::Check(_)
+        | DialError::Handshake(HandshakeError::NonCanonicalKey | HandshakeError::OwnIdentity) => {
+            Unanswered::Refused
+        }
         DialError::PoolClosed | DialError::Limit(_) | DialError::NoAddress(_) => {
             Unanswered::NotTried
         }
@@ -94,7 +97,7 @@ fn why_unanswered(error: &DialError) -> Unanswered {
 
 /// One dial's run.
 pub(crate) struct DialTask {
-    parts: Arc<DialParts>,
+    pub(super) parts: Arc<DialParts>,
     dial: Arc<Dial>,
 }
 
@@ -270,7 +273,7 @@ impl DialTask {
                 let driver = self.open(&leases, established);
                 self.count_accept(case);
                 sessions.installed(&leases, displaced);
-                self.leave_committed();
+                self.dial.uncommitted.notify_waiters();
                 return driver;
             }
             Judged::Drain(late) => late,
@@ -294,7 +297,7 @@ impl DialTask {
             drop(dial.take_permit());
             dial.outcome.settle(Err(DialError::PoolClosed));
         }
-        self.leave_committed();
+        self.dial.uncommitted.notify_waiters();
         driver
     }
 
@@ -353,12 +356,6 @@ impl DialTask {
         parts.sessions.start(leases.session(), established)
     }
 
-    /// The dial is not committed any more: parked connections are judged again.
-    fn leave_committed(&self) {
-        self.dial.uncommitted.notify_waiters();
-        self.parts.sessions.ended.notify_waiters();
-    }
-
     fn rejected(&self, reason: RejectReason, retry_after: Option<Duration>) -> Lost {
         self.parts.ctx.counters.rejected_by_peer.count(reason);
         let peer = self.dial.peer;
@@ -367,11 +364,7 @@ impl DialTask {
             reason,
             by: RejectedBy::Peer,
         });
-        match reason {
-            RejectReason::Simultaneous | RejectReason::Duplicate => Lost::OtherConnection,
-            RejectReason::Full | RejectReason::Draining => Lost::Busy { retry_after },
-            _ => Lost::Refused,
-        }
+        Lost::rejected(reason, retry_after)
     }
 
     /// The committed connection has ended without a session. Another one, parked or on its way, may

@@ -19,6 +19,7 @@ use crate::base::id::PeerId;
 use crate::base::io::BoxedStream;
 use crate::base::metrics::LimitUse;
 use crate::pool::limits::CountedLimit;
+use crate::session::LeaseHandle;
 use crate::transport::seam::{Failed, Proposed as _, Transport as _};
 
 use super::decide::{AcceptedSession, Decider, DecisionParts, DriverTask};
@@ -110,6 +111,11 @@ impl Responder {
         // Boxed, so that a stranger who never gets so far does not carry its state.
         let decided = Box::pin(decider.decide(proposed)).await;
         decided.map_err(|reason| NotAccepted::Rejected(peer, reason))
+    }
+
+    /// Gives up the handle of a session that [`respond`](Self::respond) accepted.
+    pub(crate) fn release(&self, leases: LeaseHandle) {
+        self.parts.sessions.release(leases);
     }
 
     /// The decision about a peer that has authenticated without a handshake.

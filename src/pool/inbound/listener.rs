@@ -21,7 +21,7 @@ use crate::proto::rate_limit::RateLimiter;
 use crate::session::Driver;
 use crate::transport::Listener;
 
-use super::decide::DriverTask;
+use super::decide::{AcceptedSession, DriverTask};
 use super::handshake::Responder;
 use super::pending::HandshakePermit;
 
@@ -80,14 +80,15 @@ impl Listeners {
             tokio::select! {
                 biased;
                 () = listeners.lifecycle.accepting().cancelled() => {}
-                () = listeners.accept_on(&listener) => {}
+                () = listeners.accept_on(listener) => {}
             }
+            // The socket is closed by now: whoever misses the address may bind it.
             lock(&listeners.addresses).retain(|a| *a != local);
         });
         Ok(local)
     }
 
-    async fn accept_on(self: &Arc<Self>, listener: &Listener) {
+    async fn accept_on(self: &Arc<Self>, listener: Listener) {
         loop {
             match listener.accept().await {
                 Ok((stream, source)) => {
@@ -155,6 +156,8 @@ impl Listeners {
         // A failure is counted and reported where it is decided.
         let responding =
             self.responder.respond(Box::new(stream), remote, permit, DriverTask::Acceptor);
-        responding.await.ok()?.driver
+        let AcceptedSession { leases, driver } = responding.await.ok()?;
+        self.responder.release(leases);
+        driver
     }
 }

@@ -72,7 +72,7 @@ impl<H: PeerHandle> ReadIndex<H> {
         self.change(key).remove(key);
     }
 
-    /// Takes the handle away, and puts in the one that `apply` gives. ReadIndex wait meanwhile.
+    /// Takes the handle away, and puts in the one that `apply` gives. Readers wait meanwhile.
     pub(super) fn with_unlisted<R>(
         &self,
         key: &PeerId,

@@ -70,8 +70,8 @@ pub(crate) enum Event {
     Goodbye {
         /// Why it went.
         reason: GoodbyeReason,
-        /// Our messages that it received, never more than we have sent; 0 on a wire that does not
-        /// [confirm](Abilities::confirms).
+        /// Our messages that it received, never more than we have sent; ignored on a wire that
+        /// does not [confirm](Abilities::confirms).
         received: u64,
     },
 }
@@ -149,8 +149,9 @@ pub(crate) trait Connection {
         max: usize,
     ) -> Result<Sealed, ProtocolError>;
 
-    /// Queues a ping; without effect while one is open, whose answer serves as well, and while none
-    /// can be sent. [`open_ping`](Self::open_ping) tells.
+    /// Queues a ping; without effect while one is open, whose answer serves as well, and while the
+    /// connection is not [open](Self::is_open). On an open one with the ability there is an
+    /// [open ping](Self::open_ping) after it: the driver asks until there is.
     fn ping(&mut self, _nonce: u64, _now: Instant) {}
 
     /// When the open ping was queued. A ping stops being open with its answer, or when the peer will

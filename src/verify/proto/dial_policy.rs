@@ -30,6 +30,21 @@ fn an_unanswered_dial_fails_with_its_own_error() {
 }
 
 #[test]
+fn what_a_refusal_means_is_in_its_reason_and_an_unknown_one_is_a_policy() {
+    let wait = Some(Duration::from_secs(9));
+    for (reason, lost) in [
+        (RejectReason::Simultaneous, Lost::OtherConnection),
+        (RejectReason::Duplicate, Lost::OtherConnection),
+        (RejectReason::Full, BUSY),
+        (RejectReason::Draining, BUSY),
+        (RejectReason::Refused, Lost::Refused),
+        (RejectReason::Other(200), Lost::Refused),
+    ] {
+        assert_eq!(Lost::rejected(reason, wait), lost, "{reason:?}");
+    }
+}
+
+#[test]
 fn a_broken_connection_leaves_a_verdicts_time_for_a_spare() {
     let now = Instant::now();
     let mut dial = policy(now);

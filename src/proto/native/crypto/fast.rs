@@ -12,7 +12,7 @@ use snow::types::{Cipher, Dh, Random};
 use zeroize::Zeroizing;
 
 use super::primitives::{Primitives, TAG};
-use crate::base::key::{KEY, StaticKey};
+use crate::base::key::{KEY, StaticKey, prepare};
 
 /// By aws-lc.
 pub(super) const PRIMITIVES: Primitives = Primitives {
@@ -25,11 +25,6 @@ pub(super) const PRIMITIVES: Primitives = Primitives {
         Some(Box::new(Aead { kind, key: None }))
     },
 };
-
-/// `secret` as aws-lc holds it (and wipes it when it frees it).
-fn private_key(secret: &[u8]) -> Option<PrivateKey> {
-    PrivateKey::from_private_key(&CURVE, secret).ok()
-}
 
 /// A key pair for snow, which may be our static one.
 struct X25519 {
@@ -49,7 +44,7 @@ enum Key {
 
 impl Key {
     fn other(secret: &[u8]) -> Self {
-        private_key(secret)
+        prepare(secret)
             .and_then(|private| {
                 let derived = private.compute_public_key().ok()?;
                 let public = derived.as_ref().try_into().ok()?;
