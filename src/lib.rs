@@ -61,7 +61,8 @@
 //! * Room is reserved before a dial begins; `max_sessions` is never exceeded.
 //! * A message that was accepted is delivered once or reported: delivered, unknown, or expired.
 //! * A handle that outlives its session gives an error and never touches a successor.
-//! * A stranger gets no byte, and costs a bounded amount of memory, time and processor.
+//! * A stranger who does not know our key gets no byte, and any stranger costs a bounded amount of
+//!   memory, time and processor.
 //! * Every future may be dropped at any await, and every callback may panic or hang.
 //!
 //! [`docs::security`] says how each is enforced, and what is not promised; [`docs::wire`] is the wire.
