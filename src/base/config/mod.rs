@@ -15,5 +15,5 @@ mod validate;
 pub use choice::{Loopback, WhenFull};
 pub use error::{ConfigError, ConfigValue};
 pub use options::Config;
-pub(crate) use options::{MESSAGE_OVERHEAD, Settings};
+pub(crate) use options::{MESSAGE_OVERHEAD, Settings, message_cost};
 pub(crate) use validate::{MAX_APPLICATION_PAYLOAD, check_application_payload};

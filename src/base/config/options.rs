@@ -41,6 +41,11 @@ const MAX_QUEUED: usize = tokio::sync::Semaphore::MAX_PERMITS;
 /// deadline and its place in the queue. Without it, empty messages would be free and unbounded.
 pub(crate) const MESSAGE_OVERHEAD: usize = 64;
 
+/// What a message of `len` bytes costs, bookkeeping included.
+pub(crate) const fn message_cost(len: usize) -> usize {
+    len + MESSAGE_OVERHEAD
+}
+
 /// From one table: `Config` with its defaults and setters, `Settings`, the ranges, the fields by name.
 ///
 /// A line is `name: type = default, in min..=max;`. The default of a `derived` field depends on other

@@ -5,7 +5,7 @@
 
 use super::check::{at_least, at_most};
 use super::error::ConfigError;
-use super::options::{Config, MESSAGE_OVERHEAD, Settings};
+use super::options::{Config, Settings, message_cost};
 
 /// Bytes of a network id: one length byte describes it in the prologue.
 const MAX_NETWORK_ID: usize = 255;
@@ -30,7 +30,7 @@ impl Config {
         check_application_payload(&self.application_payload)?;
 
         // One message of the greatest size must fit wherever messages wait, or it would wait for ever.
-        let message = ("max_message_size", self.max_message_size + MESSAGE_OVERHEAD);
+        let message = ("max_message_size", message_cost(self.max_message_size));
         at_least("max_queue", self.max_queue, message)?;
         at_least("max_buffered_bytes", self.max_buffered_bytes, message)?;
         at_least("max_undelivered", self.max_undelivered, message)?;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::base::config::MESSAGE_OVERHEAD;
+use crate::base::config::{MESSAGE_OVERHEAD, message_cost};
 use crate::proto::wire::batch::MessageBatch;
 
 /// See the module.
@@ -23,7 +23,7 @@ pub(crate) struct Size {
 
 impl Size {
     pub(crate) fn of_message(message: &Bytes) -> Self {
-        Self { messages: 1, cost: message.len() + MESSAGE_OVERHEAD }
+        Self { messages: 1, cost: message_cost(message.len()) }
     }
 
     fn of(batch: &MessageBatch) -> Self {
@@ -32,7 +32,7 @@ impl Size {
     }
 
     fn of_first(batch: &MessageBatch) -> Self {
-        Self { messages: 1, cost: batch.first_bytes() + MESSAGE_OVERHEAD }
+        Self { messages: 1, cost: message_cost(batch.first_bytes()) }
     }
 
     /// Whether all of it has room beside `held` bytes where there is room for `max`. One message has

@@ -9,12 +9,13 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use crate::base::config::message_cost;
 use crate::proto::wire::block;
 use crate::proto::wire::block::HEADER;
 use crate::proto::wire::connection::Abilities;
 use crate::session::buffers::{BufferPool, WRITE_BUFFER};
 
-use super::quota::{Quota, Reserved, cost};
+use super::quota::{Quota, Reserved};
 
 /// Largest message that is copied. Up to here a copy costs less than the reference count that the
 /// driver need not give back; at 1 KiB nothing is gained any more.
@@ -41,7 +42,7 @@ pub(crate) struct Queued {
 impl Queued {
     /// What it cost.
     pub(crate) fn reserved(&self) -> Reserved {
-        Reserved::of(self.quota, cost(self.body.len()))
+        Reserved::of(self.quota, message_cost(self.body.len()))
     }
 }
 
@@ -81,7 +82,7 @@ impl Packed {
     fn push(&mut self, kind: u8, body: &[u8], quota: Quota) {
         block::put(&mut self.bytes, kind, body);
         self.messages += 1;
-        self.reserved.add(Reserved::of(quota, cost(body.len())));
+        self.reserved.add(Reserved::of(quota, message_cost(body.len())));
     }
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use crate::base::config::Settings;
+use crate::base::config::{Settings, message_cost};
 use crate::base::error::SendErrorKind;
 use crate::base::sync::lock_std;
 use crate::proto::wire::connection::Abilities;
@@ -19,7 +19,7 @@ use crate::session::signal::DriverSignal;
 
 use super::budget::SendBudget;
 use super::buffer::{QueuedMessages, SendBuffer};
-use super::quota::{Quota, Reserved, cost};
+use super::quota::{Quota, Reserved};
 
 /// What the queue holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -94,7 +94,7 @@ impl Queue {
             turns: Semaphore::new(1),
             room: Notify::new(),
             own_limit: settings.min_queue,
-            budget_limit: beyond.max(cost(settings.max_message_size)),
+            budget_limit: beyond.max(message_cost(settings.max_message_size)),
         }
     }
 
@@ -141,7 +141,7 @@ impl Queue {
             Err((body, SendErrorKind::Full)) => body,
             done => return done,
         };
-        let _waiting = Waiting::new(self, cost(body.len()));
+        let _waiting = Waiting::new(self, message_cost(body.len()));
         // An error means that the queue was closed; the offer below says why.
         let _head = self.turns.acquire().await;
         let mut body = body;
@@ -150,7 +150,7 @@ impl Queue {
             let room = self.room.notified();
             let (offer, wait_for_budget) = {
                 let mut state = self.lock();
-                let cost = cost(body.len());
+                let cost = message_cost(body.len());
                 let offer = self.offer(&mut state, budget, &mut body, deadline, 0);
                 (offer, state.budget + cost <= self.budget_limit)
             };
@@ -173,7 +173,7 @@ impl Queue {
         body: Bytes,
         deadline: Option<Instant>,
     ) -> Result<(), (Bytes, SendErrorKind)> {
-        let cost = u32::try_from(cost(body.len())).unwrap_or(u32::MAX);
+        let cost = u32::try_from(message_cost(body.len())).unwrap_or(u32::MAX);
         let mut paid = pin!(budget.permits.acquire_many(cost));
         let mut body = body;
         loop {
@@ -215,7 +215,7 @@ impl Queue {
     ) -> PushResult {
         if let Some(kind) = state.refused {
             PushResult::Refused(kind)
-        } else if state.own + ahead + cost(body.len()) <= self.own_limit {
+        } else if state.own + ahead + message_cost(body.len()) <= self.own_limit {
             state.accept(body, deadline, Quota::Session, budget)
         } else {
             PushResult::NoRoom
@@ -235,7 +235,7 @@ impl Queue {
         if !matches!(offer, PushResult::NoRoom) {
             return offer;
         }
-        let cost = cost(body.len());
+        let cost = message_cost(body.len());
         // A caller that waits for the budget itself has a place there, which a newcomer cannot pass.
         if state.budget + ahead + cost > self.budget_limit {
             return PushResult::NoRoom;
@@ -332,7 +332,7 @@ impl State {
         quota: Quota,
         budget: &SendBudget,
     ) -> PushResult {
-        let cost = cost(body.len());
+        let cost = message_cost(body.len());
         match quota {
             Quota::Session => self.own += cost,
             Quota::Budget => self.budget += cost,

@@ -2,8 +2,6 @@
 //!
 //! Owns the arithmetic. It must never hold anything itself.
 
-use crate::base::config::MESSAGE_OVERHEAD;
-
 /// Who pays for a message while it is queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Quota {
@@ -33,9 +31,4 @@ impl Reserved {
         self.own += other.own;
         self.budget += other.budget;
     }
-}
-
-/// What a message of `len` bytes costs.
-pub(crate) fn cost(len: usize) -> usize {
-    len + MESSAGE_OVERHEAD
 }

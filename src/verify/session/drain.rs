@@ -185,11 +185,12 @@ async fn an_inbox_that_is_full_beyond_its_second_bound_ends_the_drain_by_its_tim
     let (_, report) = ours.end().await;
     assert!(sender.await.unwrap().is_err());
     let gauge = theirs.shared.inbox.gauge();
-    assert!(gauge.high_water <= 5_000 + 20_000, "{gauge:?}");
+    assert!((20_000..=5_000 + 20_000).contains(&gauge.high_water), "{gauge:?}");
     // Not confirmed, so not reported as delivered.
     assert_eq!(report.delivered, 0);
     assert_eq!(report.unknown, report.accepted);
     let got = theirs.received();
+    assert!(got.len() > 10, "{}", got.len());
     assert!(got.iter().enumerate().all(|(index, got)| number(got) == index as u64));
 }
 

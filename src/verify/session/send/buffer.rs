@@ -47,7 +47,7 @@ fn messages_of_every_kind_keep_their_order_and_who_paid_for_them() {
     for number in 0..200_u8 {
         let kind = usize::from(number) % 7;
         let mut body = body(number, [1, 64, SMALL, SMALL + 1, 8, 9, 70_000][kind]);
-        let cost = cost(body.len());
+        let cost = message_cost(body.len());
         let (quota, paid) = match number % 5 {
             0 => (Quota::Budget, &mut budget),
             _ => (Quota::Session, &mut own),
@@ -76,7 +76,7 @@ fn packed_messages_take_at_most_the_memory_that_was_paid_for_and_fit_in_a_frame(
         let mut paid = 0;
         // Even the shortest fill more than one frame.
         for _ in 0..25_000 {
-            paid += cost(len);
+            paid += message_cost(len);
             buffer.push(&mut body(7, len), None, Quota::Budget, paid, &buffers);
             let memory: usize = buffer.queued.entries.iter().map(memory).sum();
             assert!(memory <= 2 * paid + HEADER, "{memory} bytes of memory, {paid} paid");
