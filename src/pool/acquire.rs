@@ -219,8 +219,9 @@ impl Acquirer {
             Lookup::Begun(waiter, slot) => {
                 self.ctx.counters.misses.one();
                 // A stream that was used up in an earlier attempt is left to the connector.
-                let source =
-                    source.take().unwrap_or_else(|| StreamSource::Connector(target.data.clone()));
+                let source = source
+                    .take()
+                    .unwrap_or_else(|| StreamSource::Connector(target.connector_data()));
                 self.dialer.spawn(waiter.dial.clone(), source, slot);
                 waiter
             }

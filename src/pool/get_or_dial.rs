@@ -63,7 +63,7 @@ impl Pool {
             let opening = open();
             Box::pin(async move { Ok(Box::new(opening.await?) as BoxedStream) })
         });
-        let source = StreamSource::Opener(opener, target.data.clone());
+        let source = StreamSource::Opener(opener, target.connector_data());
         Box::pin(self.state().acquirer.lease(target, source)).await
     }
 }
@@ -74,8 +74,12 @@ pub struct GetOrDial<'a> {
     pool: &'a PoolState,
     target: Target,
     /// The wait for a session that was not there at the first poll.
-    wait: Option<BoxFuture<'a, Result<Lease, DialError>>>,
+    wait: Option<BoxFuture<'a, Waited>>,
 }
+
+/// The outcome of a wait. Its error is boxed: laid out as the outcome of the call is, the two would share
+/// their memory, and a hit's would be written there and read back.
+type Waited = Result<Lease, Box<DialError>>;
 
 impl<'a> GetOrDial<'a> {
     #[inline]
@@ -84,12 +88,13 @@ impl<'a> GetOrDial<'a> {
     }
 
     #[inline(never)]
-    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Result<Lease, DialError>> {
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Waited> {
         let Self { pool, target, wait } = self;
         let wait = wait.get_or_insert_with(|| {
             let target = mem::replace(target, Target::new(target.peer));
-            let source = StreamSource::Connector(target.data.clone());
-            Box::pin(pool.acquirer.lease(target, source))
+            let source = StreamSource::Connector(target.connector_data());
+            let lease = pool.acquirer.lease(target, source);
+            Box::pin(async move { lease.await.map_err(Box::new) })
         });
         wait.as_mut().poll(cx)
     }
@@ -107,12 +112,7 @@ impl Future for GetOrDial<'_> {
         {
             return Poll::Ready(Ok(lease));
         }
-        // Taken apart and put together again, so that only this branch has the result in memory.
-        match this.poll_wait(cx) {
-            Poll::Ready(Ok(lease)) => Poll::Ready(Ok(lease)),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
-        }
+        this.poll_wait(cx).map_err(|error| *error)
     }
 }
 

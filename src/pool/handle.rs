@@ -136,7 +136,7 @@ impl Pool {
         target: impl Into<Target>,
     ) -> Result<ExclusiveLease, DialError> {
         let target = target.into();
-        let source = StreamSource::Connector(target.data.clone());
+        let source = StreamSource::Connector(target.connector_data());
         Box::pin(self.state().acquirer.exclusive(target, source)).await
     }
 

@@ -80,7 +80,7 @@ impl PersistentTask {
         let policy =
             PersistentPolicy { pause: settings.initial_backoff, max_pause: settings.max_backoff };
         loop {
-            let source = StreamSource::Connector(self.target.data.clone());
+            let source = StreamSource::Connector(self.target.connector_data());
             let next = match self.acquirer.lease(self.target.clone(), source).await {
                 Ok(lease) => {
                     drop(lease);

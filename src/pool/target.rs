@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::slice;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::address::{Address, PeerAddress};
@@ -27,37 +27,42 @@ use crate::base::io::TargetData;
 #[derive(Clone)]
 pub struct Target {
     pub(crate) peer: PeerId,
-    addresses: Addresses,
-    pub(crate) data: Option<TargetData>,
+    /// Nearly always the only one: a caller who joins a dial takes no memory for it.
+    address: Option<Address>,
     pub(crate) timeout: Option<Duration>,
+    /// What few targets have. Every call makes and drops a target: it takes one look to see that
+    /// there is none of it.
+    more: Option<Arc<More>>,
 }
 
-/// Nearly always one at most: a caller who joins a dial takes no memory for it.
-#[derive(Clone)]
-enum Addresses {
-    None,
-    One(Address),
-    Many(Vec<Address>),
+#[derive(Clone, Default)]
+struct More {
+    /// All addresses, if there are several.
+    addresses: Vec<Address>,
+    data: Option<TargetData>,
 }
 
 impl Target {
     /// The peer, to be resolved by the connector.
+    #[inline]
     pub fn new(peer: PeerId) -> Self {
-        Self { peer, addresses: Addresses::None, data: None, timeout: None }
+        Self { peer, address: None, timeout: None, more: None }
     }
 
     /// Adds an address to try, after those added before.
     #[must_use]
     pub fn address(mut self, address: impl Into<Address>) -> Self {
         let address = address.into();
-        self.addresses = match self.addresses {
-            Addresses::None => Addresses::One(address),
-            Addresses::One(first) => Addresses::Many(vec![first, address]),
-            Addresses::Many(mut all) => {
+        match &self.address {
+            None => self.address = Some(address),
+            Some(first) => {
+                let all = &mut Arc::make_mut(self.more.get_or_insert_default()).addresses;
+                if all.is_empty() {
+                    all.push(first.clone());
+                }
                 all.push(address);
-                Addresses::Many(all)
             }
-        };
+        }
         self
     }
 
@@ -65,7 +70,7 @@ impl Target {
     /// data.
     #[must_use]
     pub fn data(mut self, data: TargetData) -> Self {
-        self.data = Some(data);
+        Arc::make_mut(self.more.get_or_insert_default()).data = Some(data);
         self
     }
 
@@ -84,11 +89,15 @@ impl Target {
 
     /// The addresses to try, in order.
     pub(crate) fn addresses(&self) -> &[Address] {
-        match &self.addresses {
-            Addresses::None => &[],
-            Addresses::One(address) => slice::from_ref(address),
-            Addresses::Many(all) => all,
+        match &self.more {
+            Some(more) if !more.addresses.is_empty() => &more.addresses,
+            _ => self.address.as_slice(),
         }
+    }
+
+    /// What the connector is given.
+    pub(crate) fn connector_data(&self) -> Option<TargetData> {
+        self.more.as_ref()?.data.clone()
     }
 }
 
@@ -103,6 +112,7 @@ impl fmt::Debug for Target {
 }
 
 impl From<PeerId> for Target {
+    #[inline]
     fn from(peer: PeerId) -> Self {
         Self::new(peer)
     }
@@ -122,6 +132,8 @@ impl From<(PeerId, SocketAddr)> for Target {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
 
     #[test]
@@ -137,5 +149,24 @@ mod tests {
         }
         let shown = format!("{target:?}");
         assert!(shown.contains("127.0.0.1:4"), "{shown}");
+    }
+
+    #[test]
+    fn data_and_addresses_do_not_replace_each_other_and_a_clone_is_its_own() {
+        let [first, second] =
+            [1, 2].map(|port| Address::from(SocketAddr::from(([127, 0, 0, 1], port))));
+        let data = |target: &Target| {
+            target.connector_data().and_then(|data| data.downcast_ref::<u8>().copied())
+        };
+        let one = Target::new(PeerId::from_bytes([7; 32])).address(first.clone());
+        let with_data = one.clone().data(Arc::new(5_u8));
+        assert_eq!((data(&one), data(&with_data)), (None, Some(5)));
+        assert_eq!(with_data.addresses(), slice::from_ref(&first));
+        let two = with_data.clone().address(second.clone());
+        assert_eq!((data(&two), two.addresses()), (Some(5), &[first.clone(), second][..]));
+        let other = two.clone().data(Arc::new(6_u8));
+        assert_eq!((data(&two), data(&other)), (Some(5), Some(6)));
+        assert_eq!(other.addresses(), two.addresses());
+        assert_eq!(with_data.addresses(), [first]);
     }
 }

@@ -17,7 +17,7 @@ use recorded::recorded;
 const HITS: usize = 1_000;
 
 /// The instructions of the bench.
-const HIT: u64 = 307_080;
+const HIT: u64 = 294_080;
 
 type Session = (End, End, Lease);
 
