@@ -27,7 +27,7 @@ BELOW = {
     "pool": {"session", "transport", "proto", "base"},
 }
 # Options under which product code is not compiled.
-PROOF = {"test", "fuzzing", "doctest", "noise_pool_loom"}
+PROOF = {"test", "fuzzing", "doctest", "noise_pool_loom", "noise_pool_plain_wire"}
 
 # --- reading a file ------------------------------------------------------------------------------
 

@@ -81,7 +81,7 @@ mod pool;
 mod proto;
 mod session;
 mod transport;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, fuzzing, noise_pool_plain_wire))]
 mod verify;
 
 /// The README's code is compiled and run as a test.

@@ -389,6 +389,7 @@ async fn the_ready_check_of_a_peer_that_dials_us() {
 }
 
 #[tokio::test(start_paused = true)]
+#[cfg_attr(noise_pool_plain_wire, ignore = "needs a ping")]
 async fn the_health_check() {
     every_deed(Callback::Health, Origin::Outbound).await;
 }

@@ -356,6 +356,7 @@ fn where_nothing_breaks_nobody_fails_and_nothing_is_lost() {
 }
 
 #[test]
+#[cfg_attr(noise_pool_plain_wire, ignore = "needs refusals that say why")]
 fn disconnects_and_drains_lose_nothing() {
     let met = storms(Kind::Partings);
     assert!(met.late_accepts > 0, "{met:?}");

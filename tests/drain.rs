@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep};
 
 use support::net::gate::Way;
 use support::net::{Line, Net};
-use support::{Node, alive_tasks, identity, soon, until};
+use support::{Node, alive_tasks, confirmed, identity, soon, unconfirmed, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(3600);
@@ -134,7 +134,7 @@ async fn a_drain_ends_at_the_moment_when_the_last_lease_returns() {
     let report = soon("the drain", drain).await.unwrap();
     assert_eq!(report.elapsed, 20 * SECOND, "not a moment later");
     assert_eq!((report.sessions, report.leases_remaining), (1, 0));
-    assert_eq!((report.messages.accepted, report.messages.delivered), (2, 2));
+    assert_eq!((report.messages.accepted, report.messages.delivered), (2, confirmed(2)));
     assert_eq!(received(&mut pair.b_inbox), [1, 2]);
 }
 
@@ -154,7 +154,7 @@ async fn at_its_deadline_a_drain_says_how_many_leases_remained() {
     let report = soon("the drain", drain).await.unwrap();
     assert_eq!(report.elapsed, 5 * SECOND, "the rest takes no time");
     assert_eq!((report.sessions, report.leases_remaining), (2, 5));
-    assert_eq!((report.messages.accepted, report.messages.delivered), (1, 1));
+    assert_eq!((report.messages.accepted, report.messages.delivered), (1, confirmed(1)));
     assert_eq!(received(&mut b_inbox), [1]);
     for lease in held {
         assert_eq!(lease.closed().await, CloseReason::Drained);
@@ -179,8 +179,8 @@ async fn a_drain_waits_for_leases_until_its_own_deadline_and_no_other() {
     lease.send(bytes(1)).await.unwrap();
     drop(lease);
     let (of_one, of_all) = (soon("one", of_one).await.unwrap(), soon("all", of_all).await.unwrap());
-    assert_eq!((of_one.leases_remaining, of_one.messages.delivered), (0, 1));
-    assert_eq!((of_all.leases_remaining, of_all.messages.delivered), (0, 1));
+    assert_eq!((of_one.leases_remaining, of_one.messages.delivered), (0, confirmed(1)));
+    assert_eq!((of_all.leases_remaining, of_all.messages.delivered), (0, confirmed(1)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,8 +200,8 @@ async fn a_pool_with_more_sessions_than_may_drain_at_a_time_loses_nothing() {
         others.push((pool, inbox));
     }
     let report = soon("the drain", a.drain(LONG)).await;
-    assert_eq!((report.sessions, report.messages.delivered), (20, 1_000));
-    assert_eq!((report.messages.unknown, report.messages.received), (0, 1_000));
+    assert_eq!((report.sessions, report.messages.delivered), (20, confirmed(1_000)));
+    assert_eq!((report.messages.unknown, report.messages.received), (unconfirmed(1_000), 1_000));
     for (_, inbox) in &mut others {
         assert_eq!(received(inbox).len(), 50);
     }
@@ -224,7 +224,7 @@ async fn an_exclusive_lease_keeps_its_messages_and_holds_a_drain_up_like_any_oth
     drop(alone);
     let report = soon("the drain", drain).await.unwrap();
     assert_eq!((report.elapsed, report.leases_remaining), (SECOND, 0));
-    assert_eq!((report.messages.delivered, report.messages.received), (1, 4));
+    assert_eq!((report.messages.delivered, report.messages.received), (confirmed(1), 4));
     assert_eq!(rest(&mut pair.a_inbox).await, [1, 2, 3], "what it left, in order");
     assert_eq!(received(&mut pair.b_inbox), [9]);
 }
@@ -244,7 +244,7 @@ async fn a_drain_that_has_nothing_to_wait_for_takes_no_time() {
     }
     let report = soon("the drain", a.drain(LONG)).await;
     assert_eq!(report.elapsed, Duration::ZERO, "by events alone");
-    assert_eq!((report.sessions, report.messages.delivered), (20, 2_000));
+    assert_eq!((report.sessions, report.messages.delivered), (20, confirmed(2_000)));
     for (_, inbox) in &mut others {
         assert_eq!(received(inbox).len(), 100);
     }
@@ -309,8 +309,8 @@ async fn what_was_accepted_is_delivered_and_the_report_counts_what_the_peer_rece
         (b, numbers)
     });
     let report = soon("the drain", a.pool.drain(LONG)).await;
-    assert_eq!((report.messages.accepted, report.messages.delivered), (sent, sent));
-    assert_eq!((report.messages.unknown, report.messages.received), (0, 100));
+    assert_eq!((report.messages.accepted, report.messages.delivered), (sent, confirmed(sent)));
+    assert_eq!((report.messages.unknown, report.messages.received), (unconfirmed(sent), 100));
     let (mut b, mut numbers) = soon("the reader", reading).await.unwrap();
     assert_eq!(received(&mut b.inbox), [], "and nothing twice");
     numbers.sort_unstable();
@@ -339,8 +339,8 @@ async fn two_pools_that_drain_at_the_same_moment_lose_nothing() {
         {
             let ends = closed(events).await;
             assert_eq!(ends.len(), 1);
-            let messages = ends[0].1;
-            assert_eq!((messages.delivered, messages.unknown), (u64::from(20 + round), 0));
+            let (messages, all) = (ends[0].1, u64::from(20 + round));
+            assert_eq!((messages.delivered, messages.unknown), (confirmed(all), unconfirmed(all)));
             // On many threads one may be done before the other has begun.
             assert!(report.sessions == 0 || report.messages == messages, "{report:?}, {ends:?}");
             assert!(rest(inbox).await.into_iter().eq(0..20 + round));
@@ -360,7 +360,10 @@ async fn two_pools_that_drain_at_the_same_moment_need_no_time() {
     let both = async { tokio::join!(pair.a.drain(LONG), pair.b.drain(LONG)) };
     let (of_a, of_b) = soon("both drains", both).await;
     assert_eq!((of_a.elapsed, of_b.elapsed), (Duration::ZERO, Duration::ZERO));
-    assert_eq!((of_a.messages.delivered, of_b.messages.delivered), (500, 500));
+    assert_eq!(
+        (of_a.messages.delivered, of_b.messages.delivered),
+        (confirmed(500), confirmed(500))
+    );
     assert!(rest(&mut pair.a_inbox).await.into_iter().eq(0..500));
     assert!(rest(&mut pair.b_inbox).await.into_iter().eq(0..500));
 }
@@ -423,7 +426,10 @@ async fn a_peer_that_reads_its_inbox_slowly_gets_all_before_the_drain_ends() {
     }
     let report = soon("the drain", drain).await.unwrap();
     assert!(report.elapsed > 2 * SECOND, "it waited for the reader: {:?}", report.elapsed);
-    assert_eq!((report.messages.delivered, report.messages.unknown), (1_000, 0));
+    assert_eq!(
+        (report.messages.delivered, report.messages.unknown),
+        (confirmed(1_000), unconfirmed(1_000))
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -615,7 +621,7 @@ async fn all_who_wait_for_room_a_lease_or_the_queue_are_woken() {
         let (a, b) = (pair.a.clone(), pair.b.id());
         let for_all = tokio::spawn(async move { a.get_exclusive(b).await });
         let flood = tokio::spawn(async move {
-            let big = Bytes::from(vec![7; 1 << 20]);
+            let big = Bytes::from(vec![7; 60_000]);
             loop {
                 if let Err(error) = lease.send(big.clone()).await {
                     assert_eq!(error.message, big);
@@ -662,6 +668,7 @@ async fn closing_twice_and_draining_what_is_closed_is_fine() {
 }
 
 #[tokio::test(start_paused = true)]
+#[cfg_attr(noise_pool_plain_wire, ignore = "needs frames of many messages")]
 async fn the_inbox_of_a_closed_pool_ends_after_its_last_message_also_when_nobody_waits() {
     let mut pair = Pair::new(small_inbox(), Config::default());
     drop(pair.lease().await);
@@ -707,9 +714,9 @@ async fn drains_at_the_same_time_end_together_and_agree() {
     let second = soon("the second", second).await.unwrap();
     assert_eq!((first.elapsed, second.elapsed), (4 * SECOND, 2 * SECOND));
     assert_eq!((first.sessions, first.messages), (second.sessions, second.messages));
-    assert_eq!(first.messages.delivered, 1);
+    assert_eq!(first.messages.delivered, confirmed(1));
     let third = soon("a third", pair.a.drain(LONG)).await;
-    assert_eq!((third.elapsed, third.messages.delivered), (Duration::ZERO, 1));
+    assert_eq!((third.elapsed, third.messages.delivered), (Duration::ZERO, confirmed(1)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -725,7 +732,7 @@ async fn a_drain_that_is_given_up_goes_on() {
     settle().await;
     assert!(pair.a.snapshot().sessions.is_empty(), "it drained by itself");
     let report = soon("the drain", pair.a.drain(LONG)).await;
-    assert_eq!((report.elapsed, report.messages.delivered), (Duration::ZERO, 1));
+    assert_eq!((report.elapsed, report.messages.delivered), (Duration::ZERO, confirmed(1)));
 }
 
 #[tokio::test]
@@ -786,6 +793,7 @@ impl Hooks for Thorough {
 }
 
 #[tokio::test(start_paused = true)]
+#[cfg_attr(noise_pool_plain_wire, ignore = "needs refusals that say why")]
 async fn who_has_shown_who_it_is_when_a_drain_begins_is_told_when_to_come_back() {
     let net = Net::default();
     let (host, _hosts_inbox) = net.pool_with(identity(1), Config::default(), Thorough);
@@ -830,7 +838,7 @@ async fn draining_one_peer_leaves_the_others_and_the_peer_may_come_back() {
     drop(lease);
     let report = soon("the drain", drain).await.unwrap();
     assert_eq!((report.sessions, report.leases_remaining), (1, 0));
-    assert_eq!((report.elapsed, report.messages.delivered), (3 * SECOND, 50));
+    assert_eq!((report.elapsed, report.messages.delivered), (3 * SECOND, confirmed(50)));
     assert_eq!(received(&mut b_inbox).len(), 50);
     assert!(a.get(&c.id()).is_some_and(|lease| lease.session_id() == other.session_id()));
     let again = soon("a lease", a.get_or_dial(b.id())).await.unwrap();
@@ -851,7 +859,11 @@ async fn a_session_that_drains_fast_is_in_the_report_all_the_same() {
         lease.send(bytes(round)).await.unwrap();
         drop(lease);
         let report = soon("a drain", a.pool.drain_peer(&b.id(), LONG)).await;
-        assert_eq!((report.sessions, report.messages.delivered), (1, 1), "round {round}");
+        assert_eq!(
+            (report.sessions, report.messages.delivered),
+            (1, confirmed(1)),
+            "round {round}"
+        );
     }
 }
 
@@ -883,7 +895,7 @@ async fn draining_one_peer_waits_for_a_committed_dial_and_counts_older_sessions_
     gate.open_all();
     let report = soon("the drain", drain).await.unwrap();
     assert_eq!((report.sessions, report.elapsed), (2, 2 * SECOND));
-    assert_eq!(report.messages.delivered, 1);
+    assert_eq!(report.messages.delivered, confirmed(1));
     assert_eq!(received(&mut pair.b_inbox), [1]);
     assert!(pair.a.snapshot().sessions.is_empty());
 }
@@ -919,7 +931,7 @@ async fn a_gentle_disconnect_delivers_and_a_sudden_one_cuts() {
         match mode {
             CloseMode::Drain => {
                 assert_eq!(refused, SendErrorKind::Retired(CloseReason::Disconnected));
-                assert_eq!((report.delivered, report.received), (20, 20));
+                assert_eq!((report.delivered, report.received), (confirmed(20), 20));
                 assert!(matches!(why, CloseReason::Peer(_)), "{why:?}");
                 assert!(received(&mut pair.b_inbox).into_iter().eq(0..20));
                 assert!(received(&mut pair.a_inbox).into_iter().eq(0..20));
@@ -952,6 +964,7 @@ async fn a_sudden_disconnect_cuts_what_drains_already() {
 }
 
 #[tokio::test(start_paused = true)]
+#[cfg_attr(noise_pool_plain_wire, ignore = "needs refusals that say why")]
 async fn a_peer_that_is_refused_for_a_time_neither_comes_nor_is_dialled_until_then() {
     let (pair, lease) = Pair::connected().await;
     drop(lease);

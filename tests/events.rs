@@ -14,7 +14,7 @@ use noise_pool::{AttemptId, Config, Disconnect, Identity, Inbox, SessionId, Targ
 
 use support::net::gate::Way;
 use support::net::{Line, Net};
-use support::{Node, identity, soon, until};
+use support::{Node, confirmed, identity, soon, until};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -125,7 +125,7 @@ async fn a_session_is_opened_before_its_first_message_and_closed_after_its_last(
             leaving.push(tokio::spawn(async move { dialler.pool.drain(LONG).await }));
         }
         for drain in leaving {
-            assert_eq!(drain.await.unwrap().messages.delivered, MESSAGES);
+            assert_eq!(drain.await.unwrap().messages.delivered, confirmed(MESSAGES));
         }
     });
     let mut book = Book::default();
@@ -171,7 +171,7 @@ async fn a_dial_a_session_and_the_end_of_the_pool_are_told_in_order() {
             PoolEvent::Opened { session, .. } if *session == id => "opened",
             PoolEvent::Closed { session, reason, report, .. } if *session == id => {
                 assert_eq!(*reason, CloseReason::Drained);
-                assert_eq!((report.accepted, report.delivered), (1, 1));
+                assert_eq!((report.accepted, report.delivered), (1, confirmed(1)));
                 "closed"
             }
             other => panic!("{other:?}"),

@@ -126,6 +126,7 @@ async fn traffic_counts_as_use() {
 }
 
 #[tokio::test(start_paused = true)]
+#[cfg_attr(noise_pool_plain_wire, ignore = "needs refusals that say why")]
 async fn an_inbound_newcomer_displaces_an_idle_inbound_session_only() {
     let town = Town::new(room_for(2), 4);
     drop(town.lease(0).await);

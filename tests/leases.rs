@@ -19,7 +19,10 @@ use tokio::time::Instant;
 
 use support::net::gate::Way;
 use support::net::{Line, Net};
-use support::{Node, cancelled_after, identity, soon, until};
+use support::{Node, cancelled_after, confirmed, identity, soon, unconfirmed, until};
+
+/// Bytes of a message that fills a frame.
+const BIG: usize = 60_000;
 
 fn bytes(n: u32) -> Bytes {
     Bytes::copy_from_slice(&n.to_be_bytes())
@@ -240,6 +243,7 @@ async fn without_a_limit_leases_are_shared_and_counted() {
 }
 
 #[tokio::test]
+#[cfg_attr(noise_pool_plain_wire, ignore = "needs an application payload")]
 async fn leases_of_both_ends_tell_the_same_of_their_session() {
     let (a, b) = (Node::start(Config::default()).await, Node::start(Config::default()).await);
     a.pool.set_application_payload("of a".into()).unwrap();
@@ -480,6 +484,7 @@ async fn discard_ends_the_session_for_everybody_at_once() {
 }
 
 #[tokio::test]
+#[cfg_attr(noise_pool_plain_wire, ignore = "needs a ping")]
 async fn a_handle_that_outlives_its_session_says_why_and_leaves_the_successor_alone() {
     let mut pair = Pair::new(Config::default());
     let stale: Vec<_> = [pair.lease().await, pair.lease().await, pair.lease().await].into();
@@ -549,7 +554,7 @@ async fn what_was_not_flushed_when_the_session_died_is_an_error() {
 /// Holds what the dialler sends from here on, and sends until nothing more is taken. The number of
 /// messages that were accepted.
 async fn fill(lease: &Lease, gate: &support::net::gate::Gate) -> u32 {
-    let big = Bytes::from(vec![7; 64 * 1024]);
+    let big = Bytes::from(vec![7; BIG]);
     // Frames that have passed so far may pass; nothing that comes later.
     gate.hold(Way::ToResponder);
     let mut accepted = 0;
@@ -580,7 +585,7 @@ async fn send_dials_once_more_when_the_session_dies_before_the_message_is_accept
     fill(&lease, &gate).await;
     drop(lease);
     // As long as those that filled the queue, so that there is no room for it.
-    let late = Bytes::from(vec![5; 1 << 16]);
+    let late = Bytes::from(vec![5; BIG]);
     let (a, b, message) = (pair.a.clone(), pair.b.id(), late.clone());
     let sending = tokio::spawn(async move { a.send(b, message).await });
     tokio::task::yield_now().await;
@@ -600,7 +605,7 @@ async fn send_gives_the_message_back_when_the_redial_fails() {
     let gate = pair.net.gates(pair.a.id(), pair.b.id())[0].clone();
     fill(&lease, &gate).await;
     drop(lease);
-    let late = Bytes::from(vec![5; 1 << 16]);
+    let late = Bytes::from(vec![5; BIG]);
     let (a, b, message) = (pair.a.clone(), pair.b.id(), late.clone());
     let sending = tokio::spawn(async move { a.send(b, message).await });
     tokio::task::yield_now().await;
@@ -647,7 +652,7 @@ async fn a_message_that_expires_in_the_queue_is_dropped_counted_and_delays_nobod
     // What waits for room is given back; what is over before it begins is not even offered.
     let options = SendOptions::default().deadline(deadline.into());
     let began = Instant::now();
-    let late = soon("it expires", lease.send_with(Bytes::from(vec![1; 1 << 16]), options)).await;
+    let late = soon("it expires", lease.send_with(Bytes::from(vec![1; BIG]), options)).await;
     assert_eq!(late.unwrap_err().kind, SendErrorKind::Expired);
     assert_eq!(began.elapsed(), Duration::from_secs(3));
     assert_eq!(
@@ -663,7 +668,7 @@ async fn a_message_that_expires_in_the_queue_is_dropped_counted_and_delays_nobod
     drop(lease);
     let report = soon("a drain", pair.a.drain(Duration::from_secs(5))).await;
     assert_eq!(report.messages.expired, 0, "nothing was accepted that expired");
-    assert_eq!(report.messages.delivered, u64::from(full));
+    assert_eq!(report.messages.delivered, confirmed(full.into()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -673,7 +678,7 @@ async fn expired_messages_are_told_from_delivered_ones() {
     let gate = pair.net.gates(pair.a.id(), pair.b.id())[0].clone();
     gate.hold(Way::ToResponder);
     // More than the stream and one batch hold, so that what follows stays in the queue.
-    let big = Bytes::from(vec![7; 64 * 1024]);
+    let big = Bytes::from(vec![7; BIG]);
     for _ in 0..12 {
         lease.send(big.clone()).await.unwrap();
         tokio::task::yield_now().await;
@@ -698,7 +703,8 @@ async fn expired_messages_are_told_from_delivered_ones() {
     assert_eq!(pair.a.snapshot().sessions[0].expired, 5);
     drop(lease);
     let report = soon("a drain", pair.a.drain(Duration::from_secs(5))).await.messages;
-    assert_eq!((report.accepted, report.delivered, report.expired, report.unknown), (22, 17, 5, 0));
+    assert_eq!((report.accepted, report.expired), (22, 5));
+    assert_eq!((report.delivered, report.unknown), (confirmed(17), unconfirmed(17)));
     assert!(pair.b_inbox.try_recv().is_none());
     assert_eq!(pair.a.stats().messages_expired, 5);
 }

@@ -12,6 +12,8 @@ use crate::pool::state::{PoolParts, PoolState};
 use crate::session::{Inbox, SessionContext};
 use crate::transport::native::Native;
 use crate::transport::{AnyTransport, Connector, TcpConnector};
+#[cfg(any(test, noise_pool_plain_wire))]
+use crate::verify::plain::transport::Plain;
 
 impl Pool {
     /// Begins to build a pool that speaks as `identity`.
@@ -21,8 +23,8 @@ impl Pool {
             config: Config::default(),
             connector: None,
             hooks: None,
-            #[cfg(test)]
-            transport: None,
+            #[cfg(any(test, noise_pool_plain_wire))]
+            plain_wire: cfg!(noise_pool_plain_wire),
         }
     }
 }
@@ -34,9 +36,9 @@ pub struct PoolBuilder {
     config: Config,
     connector: Option<Arc<dyn Connector>>,
     hooks: Option<Arc<dyn Hooks>>,
-    /// Another transport than the native one.
-    #[cfg(test)]
-    pub(crate) transport: Option<AnyTransport>,
+    /// It speaks the wire of tests, which lacks what a wire may lack.
+    #[cfg(any(test, noise_pool_plain_wire))]
+    pub(crate) plain_wire: bool,
 }
 
 impl PoolBuilder {
@@ -75,11 +77,15 @@ impl PoolBuilder {
             Arc::new(TcpConnector::default().user_timeout(settings.stall_timeout))
         });
         let transport = AnyTransport::Native(Native::new(self.identity.clone(), &settings));
-        #[cfg(test)]
-        let transport = self.transport.unwrap_or(transport);
+        let peer = self.identity.peer_id();
+        #[cfg(any(test, noise_pool_plain_wire))]
+        let transport = match self.plain_wire {
+            true => AnyTransport::Plain(Plain::new(peer, &settings)),
+            false => transport,
+        };
         let pool = Pool::new(PoolState::new(PoolParts {
             transport,
-            peer: self.identity.peer_id(),
+            peer,
             settings,
             connector,
             hooks: self.hooks,

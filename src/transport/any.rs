@@ -16,7 +16,7 @@ use crate::base::error::{HandshakeError, RejectReason};
 use crate::base::id::PeerId;
 use crate::base::io::BoxedStream;
 use crate::proto::wire::connection::Abilities;
-#[cfg(test)]
+#[cfg(any(test, noise_pool_plain_wire))]
 use crate::verify::plain::transport as plain;
 
 /// Defines the stage of every wire, and the two ways to pass a call on to it.
@@ -26,7 +26,7 @@ macro_rules! any {
         pub(crate) enum $Any {
             Native($native),
             /// The wire of tests, which lacks what a wire may lack.
-            #[cfg(test)]
+            #[cfg(any(test, noise_pool_plain_wire))]
             Plain($plain),
         }
     };
@@ -37,7 +37,7 @@ macro_rules! pass {
     ($any:expr, $inner:ident => $call:expr) => {
         match $any {
             Self::Native($inner) => $call,
-            #[cfg(test)]
+            #[cfg(any(test, noise_pool_plain_wire))]
             Self::Plain($inner) => $call,
         }
     };
@@ -48,7 +48,7 @@ macro_rules! step {
     ($any:expr, $inner:ident => $call:expr, $Next:ident) => {
         match $any {
             Self::Native($inner) => $call.map($Next::Native),
-            #[cfg(test)]
+            #[cfg(any(test, noise_pool_plain_wire))]
             Self::Plain($inner) => $call.map($Next::Plain),
         }
     };

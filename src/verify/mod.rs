@@ -6,17 +6,23 @@
 
 #[cfg(all(test, feature = "snapshot-codec"))]
 mod corpus;
+#[cfg(any(test, fuzzing))]
 pub(crate) mod crypto;
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 #[cfg(all(test, noise_pool_loom))]
 mod loom;
+#[cfg(any(test, fuzzing))]
 pub(crate) mod net;
+#[cfg(any(test, fuzzing))]
 pub(crate) mod pair;
-#[cfg(test)]
+#[cfg(any(test, noise_pool_plain_wire))]
 pub(crate) mod plain;
 #[cfg(test)]
 mod wire_page;
 
 // What `net` knows of the crate.
+#[cfg(any(test, fuzzing))]
 use crate::io::{BoxFuture, BoxedStream, Stream, TargetData};
+#[cfg(any(test, fuzzing))]
 use crate::{Address, Connector, PeerId, Pool, Role};

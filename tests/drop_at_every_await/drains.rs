@@ -5,7 +5,7 @@ use std::time::Duration;
 use noise_pool::error::CloseReason;
 
 use super::cases::nobody_waits;
-use super::support::soon;
+use super::support::{confirmed, soon};
 use super::world::World;
 use super::{Case, Step, beside};
 
@@ -39,7 +39,7 @@ fn leased_for_now(world: &mut World) -> Step<'_> {
 fn drains_again(world: &mut World, _: bool) -> Step<'_> {
     Box::pin(async {
         let report = soon("the drain's end", world.a.drain(LONG)).await;
-        assert_eq!((report.messages.delivered, report.leases_remaining), (1, 0));
+        assert_eq!((report.messages.delivered, report.leases_remaining), (confirmed(1), 0));
         world.restart().await;
     })
 }
@@ -50,7 +50,7 @@ fn drains_under_its_lease(world: &mut World, done: bool) -> Step<'_> {
         let report = soon("the drain's end", world.a.drain(OUT)).await;
         // None, if the drain that was dropped had taken it already.
         assert!(report.leases_remaining <= usize::from(!done));
-        assert_eq!(report.messages.delivered, 1);
+        assert_eq!(report.messages.delivered, confirmed(1));
         ends_its_lease(world, CloseReason::Drained).await;
     })
 }
@@ -80,7 +80,7 @@ pub(crate) const CASES: &[Case] = &[
         future: |world| {
             Box::pin(async {
                 let report = world.a.drain(LONG).await;
-                assert_eq!((report.messages.delivered, report.leases_remaining), (1, 0));
+                assert_eq!((report.messages.delivered, report.leases_remaining), (confirmed(1), 0));
             })
         },
         after: drains_again,
@@ -92,7 +92,7 @@ pub(crate) const CASES: &[Case] = &[
         future: |world| {
             Box::pin(async {
                 let report = world.a.drain(OUT).await;
-                assert_eq!((report.messages.delivered, report.leases_remaining), (1, 1));
+                assert_eq!((report.messages.delivered, report.leases_remaining), (confirmed(1), 1));
             })
         },
         after: drains_under_its_lease,
@@ -104,7 +104,7 @@ pub(crate) const CASES: &[Case] = &[
         future: |world| {
             Box::pin(async {
                 let report = world.a.drain_peer(&world.b.id(), LONG).await;
-                assert_eq!((report.messages.delivered, report.leases_remaining), (1, 0));
+                assert_eq!((report.messages.delivered, report.leases_remaining), (confirmed(1), 0));
             })
         },
         after: nobody_waits,
@@ -116,7 +116,7 @@ pub(crate) const CASES: &[Case] = &[
         future: |world| {
             Box::pin(async {
                 let report = world.a.drain_peer(&world.b.id(), OUT).await;
-                assert_eq!((report.messages.delivered, report.leases_remaining), (1, 1));
+                assert_eq!((report.messages.delivered, report.leases_remaining), (confirmed(1), 1));
             })
         },
         after: nobody_waits,

@@ -84,6 +84,17 @@ pub(crate) fn ordered_identities() -> (Identity, Identity) {
     if a.peer_id() < b.peer_id() { (a, b) } else { (b, a) }
 }
 
+/// How many of `n` messages that the peer has received a report calls delivered: none on a wire that
+/// does not count them.
+pub(crate) fn confirmed(n: u64) -> u64 {
+    if cfg!(noise_pool_plain_wire) { 0 } else { n }
+}
+
+/// How many of them it calls unknown.
+pub(crate) fn unconfirmed(n: u64) -> u64 {
+    n - confirmed(n)
+}
+
 /// Tasks of this runtime that have not ended.
 pub(crate) fn alive_tasks() -> usize {
     tokio::runtime::Handle::current().metrics().num_alive_tasks()

@@ -11,16 +11,19 @@ use crate::proto::native::connection::NativeConnection;
 use crate::proto::wire::batch::MessageBatch;
 use crate::proto::wire::connection::{Abilities, Connection, Event, Memory};
 use crate::proto::wire::source::{MessageSource, Sealed};
-#[cfg(test)]
+#[cfg(any(test, noise_pool_plain_wire))]
 use crate::verify::plain::connection::PlainConnection;
 
 /// See the module.
-#[cfg_attr(test, expect(clippy::large_enum_variant, reason = "only tests have the small one"))]
+#[cfg_attr(
+    any(test, noise_pool_plain_wire),
+    expect(clippy::large_enum_variant, reason = "only tests have the small one")
+)]
 pub(crate) enum AnyConnection {
     /// Noise `XK` and frames of records: `docs/wire.md`.
     Native(NativeConnection),
     /// Frames without encryption, to prove that nothing but abilities is asked for.
-    #[cfg(test)]
+    #[cfg(any(test, noise_pool_plain_wire))]
     Plain(PlainConnection),
 }
 
@@ -35,7 +38,7 @@ macro_rules! with {
     ($any:expr, $connection:ident => $call:expr) => {
         match $any {
             AnyConnection::Native($connection) => $call,
-            #[cfg(test)]
+            #[cfg(any(test, noise_pool_plain_wire))]
             AnyConnection::Plain($connection) => $call,
         }
     };

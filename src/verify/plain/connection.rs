@@ -2,7 +2,7 @@
 //!
 //! Owns the layout: the length is two more than the message's, 0 is the goodbye, and 1 a greeting, which
 //! says nothing but that the responder has accepted. Lengths are masked by the number of the frame, so
-//! that a length that is unmasked twice loses the stream.
+//! that a length that is unmasked twice loses the stream. The messages of the handshake are frames too.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use crate::proto::wire::source::{MessageSource, Next, Plaintext, Sealed};
 pub(crate) const ABILITIES: Abilities =
     Abilities { probe: false, drain: false, confirms: false, data_type: None, max_packed: 0 };
 
-const PREFIX: usize = 2;
+pub(super) const PREFIX: usize = 2;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -36,14 +36,23 @@ pub(crate) struct PlainConnection {
 }
 
 impl PlainConnection {
-    /// The responder's, which has accepted.
-    pub(crate) fn greeting() -> Self {
-        Self { greets: true, ..Self::default() }
+    /// Lets the next [`seal`](Connection::seal) write the responder's yes.
+    pub(super) fn greet(&mut self) {
+        self.greets = true;
     }
 
-    fn put_length(&mut self, out: &mut Vec<u8>, length: u16) {
+    /// Appends a frame with this length.
+    pub(super) fn put(&mut self, out: &mut Vec<u8>, length: u16, message: &[u8]) {
         self.frames_out = self.frames_out.wrapping_add(1);
         out.extend_from_slice(&(length ^ self.frames_out).to_be_bytes());
+        out.extend_from_slice(message);
+    }
+
+    /// The message of a frame of the handshake.
+    pub(super) fn take<'a>(&mut self, frame: &'a [u8]) -> Option<&'a [u8]> {
+        let place = self.cut_frame(frame).ok()?;
+        self.length = None;
+        frame.get(place?)
     }
 }
 
@@ -97,7 +106,7 @@ impl Connection for PlainConnection {
     ) -> Result<Sealed, ProtocolError> {
         let (begin, mut sealed) = (out.len(), Sealed::default());
         if std::mem::take(&mut self.greets) {
-            self.put_length(out, 1);
+            self.put(out, 1, &[]);
             sealed.frames += 1;
         }
         while out.len() < max && !self.done.0 {
@@ -110,8 +119,7 @@ impl Connection for PlainConnection {
                 Next::Empty | Next::NoRoom | Next::Packed(_) => break,
             };
             let length = if self.done.0 { 0 } else { message.len() as u16 + 2 };
-            self.put_length(out, length);
-            out.extend_from_slice(&message);
+            self.put(out, length, &message);
             sealed.messages_finished += u64::from(!self.done.0);
             sealed.frames += 1;
         }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::transport::Plain;
 use crate::base::config::Config;
 use crate::base::error::{CloseReason, DialError, HandshakeError, PingError};
 use crate::base::identity::Identity;
@@ -12,14 +11,12 @@ use crate::pool::Pool;
 use crate::pool::shutdown::Disconnect;
 use crate::pool::target::Target;
 use crate::session::Inbox;
-use crate::transport::AnyTransport;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn pool_with(n: u8, config: Config) -> (Pool, Inbox) {
-    let identity = Identity::from_secret([n; 32]);
-    let mut builder = Pool::builder(identity.clone()).config(config);
-    builder.transport = Some(AnyTransport::Plain(Plain::new(identity.peer_id())));
+    let mut builder = Pool::builder(Identity::from_secret([n; 32])).config(config);
+    builder.plain_wire = true;
     builder.build().unwrap()
 }
 
