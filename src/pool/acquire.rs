@@ -53,7 +53,7 @@ pub(crate) enum Lookup {
     Begun(DialWaiter, DialSlot),
 }
 
-/// A caller's place among those who wait for a dial, taken under the slot's lock.
+/// A caller's place among the waiters for a dial, taken under the slot's lock.
 pub(crate) struct DialWaiter {
     pub(crate) dial: Arc<Dial>,
     pub(crate) outcome: Arc<SetOnce<Settled>>,

@@ -1,7 +1,7 @@
 //! What all sessions of one pool share.
 //!
 //! Owns the inbox's sender, what pays for queued messages, the buffers, memory for leases, the coarse
-//! clock by which leases mark their use, and the wake-up of those who wait for a session to fall idle.
+//! clock by which leases mark their use, and the wake-up of the waiters for an idle session.
 //! It must never know a session: `C` is the core of its leases.
 
 use std::fmt;
@@ -74,8 +74,8 @@ impl<C: Default> Context<C> {
     }
 
     /// Advances the coarse clock by which leases mark their use. A mark may be as old as the last
-    /// tick, so whoever judges idle time ticks at least as often as that error may be long. Drivers
-    /// tick too, whenever they have read the clock anyway.
+    /// tick: a judge of idle time ticks at least as often as that error may be long. Drivers tick too,
+    /// whenever they have read the clock anyway.
     pub(crate) fn tick(&self, now: Instant) {
         let now = self.millis(now);
         if now > self.ticks.load(Ordering::Relaxed) {
@@ -100,9 +100,9 @@ impl<C: Default> Context<C> {
         self.idle_wanted.load(Ordering::Relaxed) > 0
     }
 
-    /// The next session, whichever, that may have fallen idle since the last notification. One of
-    /// those who wait is notified, not all: it looks at every session, and who finds one or needs none
-    /// any more notifies the next by [`note_idle`](Self::note_idle).
+    /// The next time that any session may have fallen idle. One waiter is notified, not all: it looks at
+    /// every session, and when it has found one or needs none any more, it notifies the next waiter by
+    /// [`note_idle`](Self::note_idle).
     pub(crate) fn fell_idle(&self) -> Notified<'_> {
         self.idle.notified()
     }

@@ -17,7 +17,7 @@ pub(crate) trait Host: Send + Sync + 'static {
     fn retired(&self, session: &Arc<Session>, why: CloseReason);
 
     /// The session has ended. Called exactly once per driver, last of all, after its last message has
-    /// reached the inbox and before those who wait for its end are woken.
+    /// reached the inbox and before the waiters for its end are woken.
     fn ended(&self, session: &Arc<Session>, reason: CloseReason, report: SessionReport);
 
     /// The application's own health check, if it has one; run after a probe's pong. The host bounds

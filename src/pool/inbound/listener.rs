@@ -82,7 +82,7 @@ impl Listeners {
                 () = listeners.lifecycle.accepting().cancelled() => {}
                 () = listeners.accept_on(listener) => {}
             }
-            // The socket is closed by now: whoever misses the address may bind it.
+            // The socket is closed by now: an address that is not listed can be bound again.
             lock(&listeners.addresses).retain(|a| *a != local);
         });
         Ok(local)

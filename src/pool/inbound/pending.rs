@@ -1,7 +1,7 @@
 //! The pending handshakes: the strangers' share of our time and memory.
 //!
 //! Owns their number. There are at most `max_pending_handshakes`; when all places are taken, one is shed
-//! for the newcomer, who must never be the one to suffer while there is any other. Those that have sent
+//! for the newcomer, which is never shed itself while there is any other. Those that have sent
 //! no valid message 1, and those that have and then send no message 3, are kept apart: of the more
 //! numerous, the one that came first is shed. So neither kind can hold the door, since it pays itself
 //! for its number, and an honest peer of either kind has at least the time in which its like fill half

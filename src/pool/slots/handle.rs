@@ -2,7 +2,7 @@
 
 use crate::base::id::{PeerId, SessionId};
 
-/// What stands in a slot for a session, as far as readers see it who do not take the slot's lock.
+/// What stands in a slot for a session, as far as readers without the slot's lock see it.
 pub(crate) trait HasHandle {
     /// What they find.
     type Handle: PeerHandle;

@@ -1,4 +1,4 @@
-//! The sessions of all peers for readers who want nothing else of a slot.
+//! The sessions of all peers, for readers that want nothing else of a slot.
 //!
 //! Owns a table whose locks have a part for each reading thread, so that two threads that want the same
 //! peer do not write one word. (That word is the most contended one of a hit: two threads on one peer
@@ -18,7 +18,7 @@ use super::handle::PeerHandle;
 use super::seed::{Seed, Seeded};
 use crate::base::id::PeerId;
 
-/// How many tables share the readers' handles: who changes one keeps readers off that one.
+/// How many tables share the handles: a change keeps readers off one of them.
 const TABLES: usize = 32;
 
 /// A handle, in the place of its peer.
@@ -48,7 +48,7 @@ impl<H: PeerHandle> Eq for Entry<H> {}
 type Table<H> = HashSet<Entry<H>, Seeded>;
 
 /// Tables that lie flat in memory, each behind a lock of which every reading thread has a part of
-/// its own; who changes a table takes all parts.
+/// its own; a change of a table takes all parts.
 pub(super) struct ReadIndex<H>([ShardedLock<Table<H>>; TABLES]);
 
 impl<H: PeerHandle> ReadIndex<H> {
@@ -89,8 +89,8 @@ impl<H: PeerHandle> ReadIndex<H> {
         self.table(key).write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// By a byte of the key, which its owner may have chosen: whoever fills one table alone gains
-    /// nothing, for what finds a key in it is seeded.
+    /// By a byte of the key, which its owner may have chosen: to fill one table alone gains nothing,
+    /// for what finds a key in it is seeded.
     #[inline]
     fn table(&self, key: &PeerId) -> &ShardedLock<Table<H>> {
         &self.0[usize::from(key.as_bytes()[0]) % TABLES]

@@ -61,8 +61,8 @@ impl<D: Clone, S: HasHandle> SlotMap<D, S> {
         })
     }
 
-    /// As [`with`](Self::with), with the session's handle taken out of the index meanwhile, where
-    /// readers wait: during the call only those have the session who had it before.
+    /// As [`with`](Self::with), with the session's handle taken out of the index meanwhile. Readers of
+    /// the index wait: during the call nobody gets hold of the session.
     pub(crate) fn with_unlisted<R>(
         &self,
         peer: &PeerId,

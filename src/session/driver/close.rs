@@ -102,7 +102,7 @@ impl Driver {
             expired,
             received: self.connection.received(),
         };
-        // First the fact, then the pool's map, and only then those who wait and will look there.
+        // First the fact, then the pool's map, and only then the waiters, which will look there.
         session.end(why, report);
         let host = &self.host;
         if catch_unwind(AssertUnwindSafe(|| host.ended(&session, why, report))).is_err() {

@@ -22,8 +22,8 @@ use crate::session::send::quota::Reserved;
 use super::task::{Batch, Driver};
 
 /// Bytes of ciphertext after which a batch is closed: one large frame, or two that are not. By then the
-/// system call hardly shows; more would leave the processor's cache before it is written, keep the
-/// peer waiting who could open the first frame, and delay control records.
+/// system call hardly shows; more would leave the processor's cache before it is written, keep a peer
+/// waiting that could open the first frame, and delay control records.
 const BATCH: usize = MAX_FRAME / 2;
 const _: () = assert!(BATCH + MAX_FRAME <= LARGEST_KEPT, "the pool keeps a batch's buffer");
 

@@ -216,8 +216,8 @@ impl<S: Leased> LeaseCore<S> {
     }
 }
 
-/// Returns a lease whose return others may wait for: it is not counted any more when its permit is
-/// given back, and when those are woken who wait for a session to fall idle.
+/// Returns a lease for whose return others may wait. It is not counted any more when its permit is given
+/// back, nor when the waiters for an idle session are woken.
 #[cold]
 pub(super) fn give_back<S: Leased>(lease: &mut LeaseHandle<S>) {
     let session = Arc::clone(lease.session());

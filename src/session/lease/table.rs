@@ -112,7 +112,7 @@ impl<S: Leased> LeaseTable<S> {
     /// No caller is to wait for a lease any more.
     pub(crate) fn close_permits(&self) {
         let all: Vec<_> = lock(&self.list).iter().filter_map(|e| e.permits.clone()).collect();
-        // It wakes those who wait.
+        // It wakes the waiters.
         all.iter().for_each(|permits| permits.close());
     }
 

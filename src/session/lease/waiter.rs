@@ -1,7 +1,7 @@
 //! Waiting for a lease.
 //!
-//! Owns a caller's place among those who wait, first come first served. It must never hold a lease
-//! core: those who wait neither count as leases nor keep a retired session from draining.
+//! Owns a caller's place among the waiters, first come first served. It must never hold a lease
+//! core: waiters neither count as leases nor keep a retired session from draining.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
-//! Who is to be woken, and what is to be dropped, once the locks are free.
+//! Tasks to wake and wakers to drop once the locks are free.
 //!
 //! Owns the wake-ups that a change of the inbox or of a holder's messages calls for. The reader's waker
-//! is the application's, and may do anything: it is neither woken nor dropped under a lock. Whoever
-//! makes a value declares it before the guard of the lock, so that it is dropped after it.
+//! is the application's, and may do anything: it is neither woken nor dropped under a lock. A
+//! value is declared before the guard of the lock, so that it is dropped after it.
 
 use std::sync::Arc;
 use std::task::Waker;

@@ -1,7 +1,7 @@
 //! Accepted messages, in order, from the queue to the driver.
 //!
-//! Owns the form in which they wait: small ones packed as blocks in common memory, so that whoever
-//! seals them copies bytes and touches no message; others as they came. It must never reorder them, and
+//! Owns the form in which they wait: small ones packed as blocks in common memory, so that sealing
+//! copies bytes and touches no message; others as they came. It must never reorder them, and
 //! never take much more memory than they have paid for.
 
 use std::collections::VecDeque;

@@ -165,7 +165,7 @@ impl Queue {
     }
 
     /// The last part of [`push`](Self::push): the session has room, and either its own reserve or the
-    /// pool's budget has to pay. The place among those who wait for the budget is kept throughout.
+    /// pool's budget has to pay. The place among the waiters for the budget is kept throughout.
     async fn push_as_head(
         &self,
         signal: &DriverSignal,
@@ -344,7 +344,7 @@ impl State {
     }
 }
 
-/// One caller's place among those who wait, and what its message costs.
+/// One caller's place among the waiters, and what its message costs.
 struct Waiting<'a>(&'a Queue, usize);
 
 impl<'a> Waiting<'a> {

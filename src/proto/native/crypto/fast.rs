@@ -145,7 +145,7 @@ impl Kind {
 ///
 /// snow's trait has no error for `set`, `encrypt` and `rekey`. Here a failure of `set` or `rekey`
 /// leaves no key, and an `encrypt` without a key, or one that fails, writes zeroes and reports a
-/// length of 0. Whoever drives snow compares the length with what it must be (see
+/// length of 0. The caller compares the length with what it must be (see
 /// [`Transport::seal`](super::Transport::seal)), so that a failure ends the session and nothing
 /// unsealed is ever sent.
 struct Aead {
