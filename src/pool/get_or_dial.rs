@@ -8,6 +8,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::{fmt, io, mem};
 
+use futures_util::TryFutureExt as _;
+
 use crate::base::error::DialError;
 use crate::base::io::{BoxFuture, BoxedStream, Stream};
 use crate::pool::dial::{Opener, StreamSource};
@@ -93,8 +95,7 @@ impl<'a> GetOrDial<'a> {
         let wait = wait.get_or_insert_with(|| {
             let target = mem::replace(target, Target::new(target.peer));
             let source = StreamSource::Connector(target.connector_data());
-            let lease = pool.acquirer.lease(target, source);
-            Box::pin(async move { lease.await.map_err(Box::new) })
+            Box::pin(pool.acquirer.lease(target, source).map_err(Box::new))
         });
         wait.as_mut().poll(cx)
     }
