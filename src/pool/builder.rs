@@ -73,9 +73,7 @@ impl PoolBuilder {
         tokio::runtime::Handle::try_current().map_err(|_| ConfigError::NoRuntime)?;
         let settings = Arc::new(self.config.validate()?);
         let (shared, inbox) = SessionContext::new(settings.clone());
-        let connector = self.connector.unwrap_or_else(|| {
-            Arc::new(TcpConnector::default().user_timeout(settings.stall_timeout))
-        });
+        let connector = self.connector.unwrap_or_else(|| Arc::new(TcpConnector::default()));
         let transport = AnyTransport::Native(Native::new(self.identity.clone(), &settings));
         let peer = self.identity.peer_id();
         #[cfg(any(test, noise_pool_plain_wire))]

@@ -7,6 +7,7 @@ mod connector;
 pub(crate) mod native;
 pub(crate) mod seam;
 mod tcp;
+mod tcp_stream;
 
 pub(crate) use any::{AnyAnswered, AnyProposed, AnyTransport};
 pub use connector::Connector;

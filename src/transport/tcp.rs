@@ -1,44 +1,30 @@
-//! Plain TCP: the default [`Connector`], the listener, and the options that both set on a stream.
+//! Plain TCP: the default [`Connector`], and the listener.
+//!
+//! Owns how TCP connections are made. How they are used afterwards is in [`tcp_stream`](super::tcp_stream).
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tracing::debug;
 
 use super::connector::Connector;
+use super::tcp_stream::PacedStream;
 use crate::base::address::Address;
 use crate::base::io::{BoxFuture, BoxedStream, TargetData};
-
-/// As long as a session's default `stall_timeout`: nothing in this crate waits longer for a write.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connects by TCP.
 ///
 /// Sets `TCP_NODELAY`, since the session already sends together what belongs together, and
-/// `TCP_USER_TIMEOUT` where it exists, so that a vanished peer is noticed by the system as well.
+/// `TCP_NOTSENT_LOWAT` where it exists, so that messages wait in the session, where they have deadlines
+/// and control records pass them, and not in the kernel. It sets no time-out of the kernel's: those
+/// count the time in which a peer reads nothing, though it says that it is alive. The session finds a
+/// vanished peer itself.
 /// An [`Address::Host`] is looked up with the system's resolver, and what it finds is tried in
 /// order. It resolves no peer by itself: targets must bring their addresses.
-#[derive(Clone, Debug)]
-pub struct TcpConnector {
-    user_timeout: Duration,
-}
-
-impl Default for TcpConnector {
-    fn default() -> Self {
-        Self { user_timeout: USER_TIMEOUT }
-    }
-}
-
-impl TcpConnector {
-    /// How long written bytes may stay unacknowledged before the system gives the connection up
-    /// (`TCP_USER_TIMEOUT`, RFC 5482). The default is 30 s.
-    #[must_use]
-    pub fn user_timeout(mut self, timeout: Duration) -> Self {
-        self.user_timeout = timeout;
-        self
-    }
-}
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct TcpConnector {}
 
 impl Connector for TcpConnector {
     fn connect<'a>(
@@ -51,7 +37,8 @@ impl Connector for TcpConnector {
                 Address::Socket(socket) => TcpStream::connect(socket).await?,
                 Address::Host { host, port } => connect_host(host, *port).await?,
             };
-            configure(&stream, self.user_timeout)?;
+            let (stream, set) = PacedStream::new(stream);
+            set?;
             Ok(Box::new(stream) as BoxedStream)
         })
     }
@@ -71,13 +58,12 @@ async fn connect_host(host: &str, port: u16) -> io::Result<TcpStream> {
 /// Accepts TCP connections.
 pub(crate) struct Listener {
     listener: TcpListener,
-    user_timeout: Duration,
 }
 
 impl Listener {
-    /// Listens on `address`; port 0 picks one. `user_timeout` is as for [`TcpConnector`].
-    pub(crate) async fn bind(address: SocketAddr, user_timeout: Duration) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, user_timeout })
+    /// Listens on `address`; port 0 picks one.
+    pub(crate) async fn bind(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await? })
     }
 
     /// The address that is really listened on.
@@ -93,20 +79,15 @@ impl Listener {
         self.listener.accept().await
     }
 
-    /// Sets the options of a connection that is let in: one that is turned away costs no system call.
-    pub(crate) fn configure(&self, stream: &TcpStream) -> io::Result<()> {
-        configure(stream, self.user_timeout)
+    /// A connection that is let in, as its handshake gets it: one that is turned away costs no system
+    /// call.
+    pub(crate) fn open(stream: TcpStream) -> BoxedStream {
+        let (stream, set) = PacedStream::new(stream);
+        if let Err(error) = set {
+            debug!(%error, "socket options refused");
+        }
+        Box::new(stream)
     }
-}
-
-/// Sets what every TCP stream of the pool has set, dialled or accepted.
-fn configure(stream: &TcpStream, user_timeout: Duration) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(user_timeout))?;
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    let _ = user_timeout;
-    Ok(())
 }
 
 #[cfg(test)]
@@ -136,17 +117,6 @@ mod tests {
         drop(listener);
         let error = TcpConnector::default().connect(&address, None).await.err();
         assert_eq!(error.unwrap().kind(), io::ErrorKind::ConnectionRefused);
-    }
-
-    #[cfg(target_os = "linux")]
-    #[tokio::test]
-    async fn the_options_are_set() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        configure(&stream, Duration::from_secs(12)).unwrap();
-        assert!(stream.nodelay().unwrap());
-        let socket = socket2::SockRef::from(&stream);
-        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(12)));
     }
 
     #[tokio::test]

@@ -120,7 +120,7 @@ pub enum ErrorKind {
     Aborted,
     /// Broken pipe.
     BrokenPipe,
-    /// The operating system's own time-out (`TCP_USER_TIMEOUT` among them).
+    /// The operating system's own time-out.
     TimedOut,
     /// Host or network unreachable.
     Unreachable,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
-use tracing::{Instrument as _, debug, warn};
+use tracing::{Instrument as _, warn};
 
 use crate::base::address::Address;
 use crate::base::error::{Limit, ListenError};
@@ -71,8 +71,7 @@ impl Listeners {
             return Err(ListenError::PoolClosed);
         }
         let failed = |source| ListenError::Bind { address, source };
-        let listener =
-            Listener::bind(address, self.ctx.settings.stall_timeout).await.map_err(failed)?;
+        let listener = Listener::bind(address).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
         lock(&self.addresses).push(local);
         let listeners = self.clone();
@@ -93,9 +92,6 @@ impl Listeners {
             match listener.accept().await {
                 Ok((stream, source)) => {
                     if let Some(permit) = self.let_in(source) {
-                        if let Err(error) = listener.configure(&stream) {
-                            debug!(%error, "socket options refused");
-                        }
                         self.spawn(stream, source, permit);
                     }
                 }
@@ -155,7 +151,7 @@ impl Listeners {
         let remote = Some(Address::from(source));
         // A failure is counted and reported where it is decided.
         let responding =
-            self.responder.respond(Box::new(stream), remote, permit, DriverTask::Acceptor);
+            self.responder.respond(Listener::open(stream), remote, permit, DriverTask::Acceptor);
         let AcceptedSession { leases, driver } = responding.await.ok()?;
         self.responder.release(leases);
         driver
