@@ -337,27 +337,37 @@ async fn pings_within_the_bound_are_answered_for_ever_and_one_more_ends_the_sess
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_silent_peer_or_one_that_dribbles_a_frame_is_pinged_and_given_up() {
-    for dribbles in [false, true] {
-        let mut victim = Victim::new(config());
-        let hostile = victim.dialled_by(&Raw::new(2), 1 << 17).await;
-        let began = Instant::now();
-        let task = tokio::spawn(async move {
-            let mut hostile = hostile;
-            if dribbles {
-                let frame = hostile.frame(&raw::data(&[0; 1000]));
-                raw::dribble(&mut hostile.stream, &frame, SECOND).await;
-            }
-            let kinds = hostile.hear().await.map(|records| records[0].0);
-            (kinds, hostile.rest().await)
-        });
-        let (reason, report) = victim.closed().await;
-        assert_eq!((reason, report.received), (CloseReason::PingTimeout, 0));
-        assert_eq!(began.elapsed(), 65 * SECOND, "keepalive, then ping_timeout");
-        let (first, rest) = soon("the hostile side's end", task).await.unwrap();
-        assert_eq!((first, rest), (Some(raw::PING), 0), "one ping is all that it got");
-        assert_eq!(victim.pool.stats().ping_failed, 1);
+async fn a_silent_peer_is_pinged_and_given_up() {
+    let mut victim = Victim::new(config());
+    let mut hostile = victim.dialled_by(&Raw::new(2), 1 << 17).await;
+    let began = Instant::now();
+    let task = tokio::spawn(async move {
+        let kinds = hostile.hear().await.map(|records| records[0].0);
+        (kinds, hostile.rest().await)
+    });
+    let (reason, report) = victim.closed().await;
+    assert_eq!((reason, report.received), (CloseReason::PingTimeout, 0));
+    assert_eq!(began.elapsed(), 65 * SECOND, "keepalive, then ping_timeout");
+    let (first, rest) = soon("the hostile side's end", task).await.unwrap();
+    assert_eq!((first, rest), (Some(raw::PING), 0), "one ping is all that it got");
+    assert_eq!(victim.pool.stats().ping_failed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frame_that_comes_a_byte_a_second_is_life_and_is_told_so() {
+    let mut victim = Victim::new(config().max_idle(None));
+    let mut hostile = victim.dialled_by(&Raw::new(2), 1 << 17).await;
+    let frame = hostile.frame(&raw::data(&[0; 1000]));
+    raw::dribble(&mut hostile.stream, &frame, SECOND).await;
+    assert_eq!(soon("the message", victim.inbox.recv()).await.unwrap().body, vec![0; 1000]);
+    assert_eq!((victim.pool.stats().closed, victim.pool.stats().ping_failed), (0, 0));
+    // 1,021 bytes took as many seconds; a receipt is due two seconds after more than 64 of them.
+    let mut receipts = 0;
+    while let Ok(heard) = timeout(SECOND, hostile.hear()).await {
+        assert_eq!(heard.unwrap(), [(raw::RECEIPT, vec![])]);
+        receipts += 1;
     }
+    assert!((10..=1_021 / 65).contains(&receipts), "{receipts} receipts");
 }
 
 #[tokio::test(start_paused = true)]
@@ -418,6 +428,14 @@ async fn a_peer_that_stops_reading_holds_one_queue_and_is_stalled() {
         tokio::spawn(async move { lease.send(vec![1; 1000].into()).await })
     };
 
+    // It is not silent.
+    let talking = tokio::spawn(async move {
+        while hostile.try_say(&raw::data(&[0; 8])).await.is_ok() {
+            tokio::time::sleep(10 * SECOND).await;
+        }
+        hostile
+    });
+
     let (reason, report) = victim.closed().await;
     assert_eq!(reason, CloseReason::Stalled);
     assert_eq!(began.elapsed(), 29 * SECOND, "stall_timeout after the last progress");
@@ -426,6 +444,7 @@ async fn a_peer_that_stops_reading_holds_one_queue_and_is_stalled() {
     assert_eq!(error.kind, SendErrorKind::Closed(CloseReason::Stalled));
     assert_eq!(error.message, vec![1; 1000]);
     assert_eq!(lease.closed().await, CloseReason::Stalled);
+    let mut hostile = soon("it notices", talking).await.unwrap();
     assert!(hostile.rest().await <= 4 * KIB, "the pipe, and then the end");
     let buffered = victim.pool.snapshot().limits.buffered_bytes;
     assert_eq!(buffered.held, 0, "what it had taken of the pool's budget is back");
@@ -433,10 +452,23 @@ async fn a_peer_that_stops_reading_holds_one_queue_and_is_stalled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_stops_reading_and_is_silent_is_dead_after_fifteen_seconds() {
+    let mut victim = Victim::new(tight());
+    let (_hostile, lease) = victim.dials(&Raw::new(2), 4 * KIB).await;
+    let began = Instant::now();
+    let accepted = fill(&lease);
+    let (reason, report) = victim.closed().await;
+    assert_eq!((reason, report.unknown), (CloseReason::PingTimeout, accepted));
+    assert_eq!(began.elapsed(), 15 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_whose_application_is_slow_says_so_and_is_not_stalled() {
     let mut victim = Victim::new(tight());
     let (mut hostile, lease) = victim.dials(&Raw::new(2), 4 * KIB).await;
     fill(&lease);
+    tokio::time::sleep(2 * SECOND).await;
+    hostile.say(&raw::record(raw::KEEP_ALIVE, b"")).await;
     for _ in 0..30 {
         tokio::time::sleep(20 * SECOND).await;
         hostile.say(&raw::record(raw::KEEP_ALIVE, b"")).await;

@@ -23,6 +23,8 @@ pub(crate) enum Due {
     Stalled,
     /// We have not read for a while: tell the peer that we are alive.
     KeepAlive,
+    /// The peer has sent something, and we have nothing to send: tell it that it gets through.
+    Receipt,
     /// The peer has not answered the caller's probe, but it is alive beyond doubt: the probe has an
     /// answer, after this time.
     ProbeAnswered(Duration),
@@ -41,8 +43,36 @@ pub(crate) enum Ping {
     Unavailable,
     /// It can.
     Idle,
-    /// It was asked then, and has not answered.
+    /// It is to be asked, and what is written before the question has not left us yet.
+    Queued,
+    /// It was asked: the question left us then. It has not answered.
     Open(Instant),
+}
+
+/// How long a side that has received something may be silent: then it says so by a receipt.
+const RECEIPT_AFTER: Duration = Duration::from_secs(2);
+
+/// How long we wait for a word of a peer that has something of ours to receive. WireGuard waits as long.
+const UNANSWERED: Duration = Duration::from_secs(15);
+
+/// Bytes that call for no receipt: some life signs. Else two sides would answer each other's for ever.
+pub(crate) const SIGNS: usize = 64;
+
+/// Bytes that went one way since the last that went the other.
+#[derive(Clone, Copy, Debug, Default)]
+struct OneWay {
+    bytes: usize,
+    /// Since when they are more than signs of life.
+    since: Option<Instant>,
+}
+
+impl OneWay {
+    fn add(&mut self, bytes: usize, now: Instant) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > SIGNS {
+            self.since.get_or_insert(now);
+        }
+    }
 }
 
 /// How far the session has come.
@@ -62,6 +92,8 @@ enum Limit {
     Stage,
     Stall,
     KeepAlive,
+    Receipt,
+    Unanswered,
     Probe,
     Death,
     Ping,
@@ -74,8 +106,12 @@ pub(crate) struct Liveness {
     stage: Stage,
     /// When it has to go on to the next at the latest.
     step_at: Option<Instant>,
-    /// When a frame of the peer's was opened last.
+    /// When bytes of the peer's came last.
     heard_at: Instant,
+    /// What we have written since.
+    unanswered: OneWay,
+    /// What has come since we wrote.
+    unreceipted: OneWay,
     /// When the peer last said that it is alive though it does not read.
     keep_alive_at: Option<Instant>,
     /// While we do not read: when our next keep-alive is due.
@@ -95,6 +131,8 @@ impl Liveness {
             stage: Stage::Pooled,
             step_at: expires_at,
             heard_at: now,
+            unanswered: OneWay::default(),
+            unreceipted: OneWay::default(),
             keep_alive_at: None,
             paused: None,
             blocked_since: None,
@@ -121,11 +159,18 @@ impl Liveness {
         }
     }
 
-    /// A frame of the peer's was opened. Whether the session was marked as to be probed, and is not any
-    /// more.
-    pub(crate) fn heard(&mut self, now: Instant) -> bool {
+    /// Bytes of the peer's have come, a whole frame or not. Whether the session was marked as to be
+    /// probed, and is not any more.
+    pub(crate) fn heard(&mut self, bytes: usize, now: Instant) -> bool {
         self.heard_at = now;
+        self.unanswered = OneWay::default();
+        self.unreceipted.add(bytes, now);
         std::mem::take(&mut self.needs_probe)
+    }
+
+    /// Messages of the peer's have come; the first may have come with its verdict.
+    pub(crate) fn received(&mut self, now: Instant) {
+        self.unreceipted.since.get_or_insert(now);
     }
 
     /// The peer said that it is alive, though it may not read.
@@ -133,10 +178,9 @@ impl Liveness {
         self.keep_alive_at = Some(now);
     }
 
-    /// We do not read for lack of room. Little room that is soon used up does not put the next
-    /// keep-alive off.
+    /// We do not read for lack of room. The first keep-alive takes the place of a receipt.
     pub(crate) fn paused(&mut self, settings: &Settings, now: Instant) {
-        self.paused.get_or_insert(now + keep_alive_every(settings));
+        self.paused.get_or_insert(now + RECEIPT_AFTER.min(keep_alive_every(settings)));
     }
 
     pub(crate) fn is_paused(&self) -> bool {
@@ -147,6 +191,7 @@ impl Liveness {
     pub(crate) fn resumed(&mut self, now: Instant) {
         self.paused = None;
         self.heard_at = now;
+        self.unanswered = OneWay::default();
         if let Some(since) = &mut self.blocked_since {
             *since = now;
         }
@@ -158,8 +203,10 @@ impl Liveness {
     }
 
     /// A write has made progress.
-    pub(crate) fn wrote(&mut self) {
+    pub(crate) fn wrote(&mut self, bytes: usize, now: Instant) {
         self.blocked_since = None;
+        self.unreceipted = OneWay::default();
+        self.unanswered.add(bytes, now);
     }
 
     /// A caller has asked for a probe.
@@ -192,6 +239,11 @@ impl Liveness {
                 self.paused = Some(now + keep_alive_every(settings));
                 Due::KeepAlive
             }
+            Limit::Receipt => {
+                self.unreceipted = OneWay::default();
+                Due::Receipt
+            }
+            Limit::Unanswered => Due::PeerSilent,
             Limit::Probe => self.judge_probe(settings, now),
             Limit::Death => Due::PeerSilent,
             Limit::Ping => Due::Ping,
@@ -203,12 +255,12 @@ impl Liveness {
     }
 
     /// When each limit is reached, as things are.
-    fn deadlines(&self, settings: &Settings, ping: Ping) -> [(Limit, Option<Instant>); 7] {
+    fn deadlines(&self, settings: &Settings, ping: Ping) -> [(Limit, Option<Instant>); 9] {
         // While we do not read, silence means nothing.
         let ping = if self.is_paused() { Ping::Unavailable } else { ping };
         let after_silence = |limit: Duration| match ping {
             Ping::Unavailable => None,
-            Ping::Idle | Ping::Open(_) => Some(self.heard_at + limit),
+            Ping::Idle | Ping::Queued | Ping::Open(_) => Some(self.heard_at + limit),
         };
         // A peer that says that it is alive has an application that is slow; while we do not read, it
         // may have said so unheard.
@@ -217,19 +269,28 @@ impl Liveness {
             let excused = self.keep_alive_at.map_or(since, |heard| heard.max(since));
             excused + settings.stall_timeout
         });
-        // Any frame since is an answer.
+        let excused = |at: Instant| self.grace_until(settings).map_or(at, |grace| grace.max(at));
+        // Any byte since is an answer.
         let death = match ping {
-            Ping::Open(asked) => {
-                let at = asked.max(self.heard_at) + settings.ping_timeout;
-                Some(self.grace_until(settings).map_or(at, |grace| grace.max(at)))
-            }
-            Ping::Idle | Ping::Unavailable => None,
+            Ping::Open(asked) => Some(excused(asked.max(self.heard_at) + settings.ping_timeout)),
+            Ping::Idle | Ping::Queued | Ping::Unavailable => None,
+        };
+        let unanswered = match ping {
+            Ping::Unavailable => None,
+            Ping::Idle | Ping::Queued | Ping::Open(_) => self.unanswered.since,
+        };
+        let probe_since = match ping {
+            Ping::Queued => None,
+            Ping::Open(asked) => self.probe_since.map(|since| since.max(asked)),
+            Ping::Idle | Ping::Unavailable => self.probe_since,
         };
         [
             (Limit::Stage, self.step_at),
             (Limit::Stall, stall),
             (Limit::KeepAlive, self.paused),
-            (Limit::Probe, self.probe_since.map(|since| since + settings.ping_timeout)),
+            (Limit::Receipt, self.unreceipted.since.map(|since| since + RECEIPT_AFTER)),
+            (Limit::Unanswered, unanswered.map(|since| excused(since + UNANSWERED))),
+            (Limit::Probe, probe_since.map(|since| since + settings.ping_timeout)),
             (Limit::Death, death),
             (Limit::Ping, after_silence(settings.keepalive).filter(|_| ping == Ping::Idle)),
             (Limit::NeedsProbe, after_silence(settings.ping_after).filter(|_| !self.needs_probe)),

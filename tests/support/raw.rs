@@ -343,6 +343,7 @@ pub(crate) const FRAGMENT: u8 = 0x02;
 pub(crate) const PING: u8 = 0x03;
 pub(crate) const PONG: u8 = 0x04;
 pub(crate) const KEEP_ALIVE: u8 = 0x05;
+pub(crate) const RECEIPT: u8 = 0x80;
 pub(crate) const REKEY: u8 = 0x06;
 pub(crate) const DRAIN: u8 = 0x07;
 pub(crate) const GOODBYE: u8 = 0x08;

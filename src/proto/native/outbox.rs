@@ -28,6 +28,7 @@ pub(crate) struct Outbox {
     pongs: VecDeque<u64>,
     ping: Option<u64>,
     keep_alive: bool,
+    receipt: bool,
     current: Option<Current>,
 }
 
@@ -56,6 +57,11 @@ impl Outbox {
         self.keep_alive = true;
     }
 
+    /// Queues a receipt; several are one, and whatever goes out is one as well.
+    pub(crate) fn receipt(&mut self) {
+        self.receipt = true;
+    }
+
     /// Whether a message was taken from the source and is not written, or not wholly.
     pub(crate) fn message_under_way(&self) -> bool {
         self.current.is_some()
@@ -63,7 +69,11 @@ impl Outbox {
 
     /// Whether a control record waits or a message is under way.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.message_under_way() || self.ping.is_some() || self.keep_alive || !self.pongs.is_empty()
+        self.message_under_way()
+            || self.ping.is_some()
+            || self.keep_alive
+            || self.receipt
+            || !self.pongs.is_empty()
     }
 
     /// Adds the waiting control records, as far as they fit.
@@ -85,12 +95,17 @@ impl Outbox {
         if self.keep_alive && push(plaintext, Record::KeepAlive) {
             self.keep_alive = false;
         }
+        if std::mem::take(&mut self.receipt) && plaintext.is_empty() {
+            let fits = push(plaintext, Record::Skippable { kind: record::RECEIPT, body: &[] });
+            debug_assert!(fits, "the frame is empty");
+        }
     }
 
     /// Adds messages until the frame is full or the source is empty; counts those that ended.
     ///
     /// A message that a frame can hold goes whole: when it does not fit in what is left of this one,
-    /// it waits for the next. Only a larger one is fragmented, since its receiver has to copy it.
+    /// it waits for the next. Only one that is larger, or larger than frames are to be on this link, is
+    /// fragmented, since its receiver has to copy it.
     pub(crate) fn fill_messages(
         &mut self,
         plaintext: &mut Plaintext<'_>,
@@ -119,12 +134,16 @@ impl Outbox {
                     Next::Empty => return Ok(Filled { finished, source_empty: true }),
                 },
             };
-            if !current.begun && current.rest.len() <= record::MAX_BODY {
-                if push(plaintext, Record::Data(&current.rest)) {
-                    finished += 1;
-                    continue;
-                }
-            } else if let Some(room @ 1..) = plaintext.room().checked_sub(record::FRAGMENT_HEADER) {
+            let is_whole = !current.begun && current.rest.len() <= record::MAX_BODY;
+            if is_whole && push(plaintext, Record::Data(&current.rest)) {
+                finished += 1;
+                continue;
+            }
+            // What does not fit in an empty frame goes in parts.
+            let waits = is_whole && !plaintext.is_empty();
+            if !waits
+                && let Some(room @ 1..) = plaintext.room().checked_sub(record::FRAGMENT_HEADER)
+            {
                 let length = room.min(current.rest.len());
                 let remaining = current.rest.len() - length;
                 let fits = push(

@@ -29,6 +29,8 @@ pub(crate) const GOODBYE: u8 = 0x08;
 pub(crate) const VERDICT: u8 = 0x09;
 /// Set in the types that a receiver may skip when it does not know them.
 const SKIPPABLE: u8 = 0x80;
+/// Says that something has come. The frame itself says all, so that a receiver skips it.
+pub(crate) const RECEIPT: u8 = SKIPPABLE;
 
 const ACCEPT: u8 = 0x00;
 const REJECT: u8 = 0x01;

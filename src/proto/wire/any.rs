@@ -85,6 +85,10 @@ impl Connection for AnyConnection {
         with!(self, it => it.seal(source, scratch, out, max))
     }
 
+    fn aim_at(&mut self, bytes: usize) {
+        with!(self, it => it.aim_at(bytes));
+    }
+
     fn ping(&mut self, nonce: u64, now: Instant) {
         with!(self, it => it.ping(nonce, now));
     }
@@ -96,6 +100,10 @@ impl Connection for AnyConnection {
 
     fn keep_alive(&mut self) {
         with!(self, it => it.keep_alive());
+    }
+
+    fn receipt(&mut self) {
+        with!(self, it => it.receipt());
     }
 
     fn drain(&mut self) {

@@ -28,6 +28,11 @@ use crate::proto::wire::source::{MessageSource, Sealed};
 /// Most bytes of one frame on any wire: a Noise message (65,535 bytes) and its length.
 pub(crate) const MAX_FRAME: usize = 2 + u16::MAX as usize;
 
+/// Bytes of ciphertext after which a batch is closed on a fast link: one large frame, or two that are
+/// not. By then the system call hardly shows; more would leave the processor's cache before it is
+/// written, keep a peer waiting that could open the first frame, and delay control records.
+pub(crate) const LARGE_BATCH: usize = MAX_FRAME / 2;
+
 /// Most bytes by which a frame's body is longer than its plaintext, on any wire: an AEAD's tag.
 pub(crate) const MAX_OVERHEAD: usize = 16;
 
@@ -149,6 +154,9 @@ pub(crate) trait Connection {
         max: usize,
     ) -> Result<Sealed, ProtocolError>;
 
+    /// Frames are to have about so many bytes at most from now on, as far as the wire can cut what waits.
+    fn aim_at(&mut self, _bytes: usize) {}
+
     /// Queues a ping; without effect while one is open, whose answer serves as well, and while the
     /// connection is not [open](Self::is_open). On an open one with the ability there is an
     /// [open ping](Self::open_ping) after it: the driver asks until there is.
@@ -162,6 +170,9 @@ pub(crate) trait Connection {
 
     /// Queues a keep-alive, on a wire that has one.
     fn keep_alive(&mut self) {}
+
+    /// Queues a word that says nothing but that something has come, on a wire that has one.
+    fn receipt(&mut self) {}
 
     /// Lets the next [`seal`](Self::seal) that empties the source say that no more messages follow.
     fn drain(&mut self) {}

@@ -39,13 +39,21 @@ pub(crate) struct Sealed {
 pub(crate) struct Plaintext<'a> {
     bytes: &'a mut Vec<u8>,
     capacity: usize,
+    /// What is longer than this goes alone, or in parts.
+    aim: usize,
 }
 
 impl<'a> Plaintext<'a> {
     /// An empty frame of at most `capacity` bytes that uses `scratch` as its memory.
     pub(crate) fn new(scratch: &'a mut Vec<u8>, capacity: usize) -> Self {
         scratch.clear();
-        Self { bytes: scratch, capacity }
+        Self { bytes: scratch, capacity, aim: capacity }
+    }
+
+    /// A frame that is to have no more than `aim` bytes, where what waits can be cut.
+    pub(crate) fn aiming_at(mut self, aim: usize) -> Self {
+        self.aim = aim.min(self.capacity);
+        self
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -55,16 +63,20 @@ impl<'a> Plaintext<'a> {
     /// Allows `bytes` more.
     pub(crate) fn extend_capacity(&mut self, bytes: usize) {
         self.capacity += bytes;
+        self.aim += bytes;
     }
 
     /// Bytes that may still be added.
     pub(crate) fn room(&self) -> usize {
-        self.capacity - self.bytes.len()
+        self.aim.saturating_sub(self.bytes.len())
     }
 
-    /// Adds packed blocks if all of them fit.
+    /// Adds packed blocks if all of them fit; an empty frame takes as many as there may be in any.
     #[must_use]
     pub(crate) fn push_packed(&mut self, blocks: &[u8]) -> bool {
+        if self.is_empty() {
+            self.aim = self.capacity;
+        }
         self.push_with(blocks.len(), |bytes| bytes.extend_from_slice(blocks))
     }
 

@@ -12,7 +12,7 @@ use crate::base::timer::Timer;
 use crate::proto::liveness::{Due, Ping};
 use crate::proto::wire::connection::Connection;
 
-use super::task::Driver;
+use super::task::{Driver, PingOut};
 
 impl Driver {
     /// Goes on with the timer that the handshake had, set for what is next here: left as it is, it
@@ -69,6 +69,12 @@ impl Driver {
                 }
                 self.connection.keep_alive();
             }
+            Some(Due::Receipt) => {
+                if !self.connection.is_open() {
+                    return Ok(false);
+                }
+                self.connection.receipt();
+            }
             Some(Due::ProbeAnswered(after)) => self.probe_answered(after),
             Some(Due::PeerSilent) => {
                 return Err(self.probe_failed(CloseReason::PingTimeout, PingError::TimedOut));
@@ -91,6 +97,10 @@ impl Driver {
         if !self.connection.abilities().probe || !self.connection.is_open() {
             return Ping::Unavailable;
         }
-        self.connection.open_ping().map_or(Ping::Idle, Ping::Open)
+        match (self.connection.open_ping(), self.writing.ping) {
+            (None, _) => Ping::Idle,
+            (Some(_), PingOut::Queued | PingOut::Sealed) => Ping::Queued,
+            (Some(_), PingOut::Left(at)) => Ping::Open(at.into_std()),
+        }
     }
 }

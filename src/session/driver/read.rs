@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use crate::base::error::CloseReason;
+use crate::proto::liveness;
 use crate::proto::wire::batch::MessageBatch;
 use crate::proto::wire::connection::{Connection, Event, MAX_OVERHEAD};
 use crate::session::buffers::WRITE_BUFFER;
@@ -51,6 +52,13 @@ impl Driver {
                 let is_asked = self.connection.open_ping().is_some();
                 let now = if is_asked { Instant::now() } else { now };
                 self.session.metrics.read_bytes(count);
+                if self.liveness.heard(count, now.into_std()) {
+                    self.session.clear_needs_probe();
+                }
+                if count > liveness::SIGNS {
+                    // A message that takes minutes to come is use as well.
+                    self.session.metrics.data(self.session.context.millis(now));
+                }
                 self.open_frames(now).map(|()| true)
             }
             // After its last word a peer has nothing more to say; how its stream ends is no matter.
@@ -80,9 +88,6 @@ impl Driver {
             };
             opened.map_err(CloseReason::Protocol)?;
             self.reading.input.take(frame_end);
-            if self.liveness.heard(now.into_std()) {
-                self.session.clear_needs_probe();
-            }
             self.deliver(now);
         }
         Ok(())
@@ -113,6 +118,7 @@ impl Driver {
             let session = &self.session;
             session.metrics.received(self.connection.received());
             session.metrics.data(session.context.millis(now));
+            self.liveness.received(now.into_std());
         }
         if std::mem::take(&mut self.reading.keep_alive) {
             self.liveness.heard_keep_alive(now.into_std());

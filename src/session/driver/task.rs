@@ -29,6 +29,7 @@ use crate::session::signal::{CAPACITY, COMMAND, LEASES, PROBE};
 use crate::session::state::Session;
 
 use super::input::Input;
+use super::pace::Pace;
 
 /// See the module.
 pub(crate) struct Driver {
@@ -81,6 +82,17 @@ pub(super) struct Writing {
     pub(super) batch: Batch,
     pub(super) unflushed: bool,
     pub(super) half_closed: bool,
+    pub(super) ping: PingOut,
+    pub(super) pace: Pace,
+}
+
+/// How far our last ping has come on its way out. Queued → Sealed → Left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PingOut {
+    Queued,
+    Sealed,
+    /// The socket has taken it.
+    Left(Instant),
 }
 
 /// What a batch that is being written will have done.
@@ -177,6 +189,8 @@ impl Driver {
                 batch: Batch::default(),
                 unflushed: false,
                 half_closed: false,
+                ping: PingOut::Queued,
+                pace: Pace::default(),
             },
             drain: Drain::Open,
             peer: Peer::Open,
@@ -268,6 +282,9 @@ impl Driver {
     }
 
     pub(super) fn ping(&mut self, now: Instant) {
+        if self.connection.open_ping().is_none() {
+            self.writing.ping = PingOut::Queued;
+        }
         self.pings += 1;
         self.connection.ping(self.pings, now.into_std());
     }

@@ -12,20 +12,14 @@ use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
 use crate::base::error::{CloseReason, ErrorKind};
-use crate::proto::wire::connection::{Connection, MAX_FRAME};
+use crate::proto::wire::connection::Connection;
 use crate::proto::wire::source::{MessageSource, Next, Plaintext};
-use crate::session::buffers::{BufferPool, LARGEST_KEPT};
+use crate::session::buffers::BufferPool;
 use crate::session::send::buffer::{Entry, QueuedMessages};
 use crate::session::send::queue::Queue;
 use crate::session::send::quota::Reserved;
 
-use super::task::{Batch, Driver};
-
-/// Bytes of ciphertext after which a batch is closed: one large frame, or two that are not. By then the
-/// system call hardly shows; more would leave the processor's cache before it is written, keep a peer
-/// waiting that could open the first frame, and delay control records.
-const BATCH: usize = MAX_FRAME / 2;
-const _: () = assert!(BATCH + MAX_FRAME <= LARGEST_KEPT, "the pool keeps a batch's buffer");
+use super::task::{Batch, Driver, PingOut};
 
 /// Bytes that a blocked write may waste in a buffer too large for it.
 const SLACK: usize = 4 * 1024;
@@ -66,17 +60,27 @@ impl Driver {
                 Poll::Ready(Ok(count)) => {
                     self.writing.written += count;
                     self.session.metrics.wrote_bytes(count);
-                    self.liveness.wrote();
+                    // Before its first message, a side has said nothing that the driver of the other hears.
+                    let calls = if self.writing.begun > 0 { count } else { 0 };
+                    self.liveness.wrote(calls, now.into_std());
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.kind().into())),
                 Poll::Pending => {
                     self.liveness.blocked(now.into_std());
+                    self.writing.pace.blocked(now);
                     self.shrink_output();
                     return Poll::Pending;
                 }
             }
         }
         if !self.writing.out.is_empty() {
+            if self.writing.ping == PingOut::Sealed {
+                self.writing.ping = PingOut::Left(now);
+            }
+            if let Some(bytes) = self.writing.pace.written(now) {
+                self.session.queue.pack_up_to(bytes);
+                self.connection.aim_at(bytes);
+            }
             self.give_out_back();
             self.writing.unflushed = true;
             wrote = true;
@@ -85,7 +89,7 @@ impl Driver {
             match Pin::new(&mut self.stream).poll_flush(cx) {
                 Poll::Ready(Ok(())) => {
                     self.writing.unflushed = false;
-                    self.liveness.wrote();
+                    self.liveness.wrote(0, now.into_std());
                     self.batch_done();
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.kind().into())),
@@ -128,8 +132,11 @@ impl Driver {
         };
         let sealed = self
             .connection
-            .seal(&mut source, &mut scratch, &mut self.writing.out, BATCH)
+            .seal(&mut source, &mut scratch, &mut self.writing.out, self.writing.pace.batch())
             .map_err(CloseReason::Protocol)?;
+        if sealed.frames > 0 && self.writing.ping == PingOut::Queued {
+            self.writing.ping = PingOut::Sealed;
+        }
         buffers.give_write(scratch);
         self.writing.batch.messages += sealed.messages_finished;
         if self.writing.begun == self.connection.sent()

@@ -105,16 +105,25 @@ pub(crate) struct QueuedMessages {
 struct Packing {
     /// The type of a block that is a message.
     kind: u8,
-    /// Most bytes of blocks that lie together.
+    /// Most bytes of blocks that lie together on this wire.
     max: u32,
+    /// The same on this link.
+    limit: u32,
 }
 
 impl SendBuffer {
     /// An empty buffer for messages on a wire with these abilities.
     pub(crate) fn new(abilities: &Abilities) -> Self {
         let max = u32::try_from(abilities.max_packed).unwrap_or(u32::MAX);
-        let packing = abilities.data_type.map(|kind| Packing { kind, max });
+        let packing = abilities.data_type.map(|kind| Packing { kind, max, limit: max });
         Self { queued: QueuedMessages::default(), packing }
+    }
+
+    /// Packs up to so many bytes together from now on.
+    pub(crate) fn pack_up_to(&mut self, bytes: usize) {
+        if let Some(packing) = &mut self.packing {
+            packing.limit = u32::try_from(bytes).unwrap_or(u32::MAX).min(packing.max);
+        }
     }
 
     /// What waits.
@@ -142,7 +151,7 @@ impl SendBuffer {
             }
         };
         if let Some(Entry::Packed(last)) = self.queued.entries.back_mut()
-            && last.takes(body.len(), packing.max as usize)
+            && last.takes(body.len(), packing.limit as usize)
         {
             return last.push(packing.kind, body, quota);
         }

@@ -255,6 +255,11 @@ impl Queue {
         std::mem::swap(self.lock().buffer.queued(), into);
     }
 
+    /// Small messages are packed together up to so many bytes from now on, as far as the wire packs them.
+    pub(crate) fn pack_up_to(&self, bytes: usize) {
+        self.lock().buffer.pack_up_to(bytes);
+    }
+
     /// For the driver before it sleeps: notes that the next message has to wake it. False when there
     /// already is one.
     pub(crate) fn sleep(&self) -> bool {

@@ -51,7 +51,7 @@ impl Timed {
     /// A frame comes; a ping is answered by it, if that is what it is.
     fn heard(&mut self, seconds: u32) -> bool {
         let now = self.at(seconds);
-        self.liveness.heard(now)
+        self.liveness.heard(1, now)
     }
 }
 
@@ -129,7 +129,7 @@ fn a_write_without_progress_stalls_unless_the_peer_says_that_it_is_alive() {
     let now = session.at(20);
     session.liveness.heard_keep_alive(now);
     assert_eq!(session.next(), Some((50, Due::Stalled)));
-    session.liveness.wrote();
+    session.liveness.wrote(1, now);
     assert_eq!(session.next(), None);
     let now = session.at(60);
     session.liveness.blocked(now);
@@ -142,16 +142,76 @@ fn while_we_do_not_read_only_keep_alives_are_due() {
     let now = session.at(10);
     session.liveness.blocked(now);
     session.liveness.paused(&session.settings, now);
-    let later = session.at(15);
+    let later = session.at(11);
     session.liveness.paused(&session.settings, later);
-    assert_eq!(session.next(), Some((30, Due::KeepAlive)), "a third of keepalive after the first");
-    assert_eq!(session.next(), Some((50, Due::KeepAlive)));
+    assert_eq!(session.next(), Some((12, Due::KeepAlive)), "soon after the pause began");
+    assert_eq!(session.next(), Some((32, Due::KeepAlive)), "a third of keepalive later");
+    assert_eq!(session.next(), Some((52, Due::KeepAlive)));
     let now = session.at(65);
     session.liveness.resumed(now);
     assert!(!session.liveness.is_paused());
     assert_eq!(session.next(), Some((95, Due::Stalled)), "what was blocked counts anew");
-    session.liveness.wrote();
+    session.liveness.wrote(1, now);
     assert_eq!(session.next(), Some((95, Due::NeedsProbe)), "and so does silence");
+}
+
+#[test]
+fn a_peer_that_has_something_of_ours_to_receive_is_dead_after_fifteen_seconds_of_silence() {
+    let mut session = Timed::new(None);
+    for seconds in [7, 9] {
+        let now = session.at(seconds);
+        session.liveness.wrote(SIGNS, now);
+    }
+    // The first bytes were a sign of life and called for nothing.
+    assert_eq!(session.next(), Some((24, Due::PeerSilent)));
+
+    let mut heard = Timed::new(None);
+    let now = heard.at(10);
+    heard.liveness.wrote(1_000, now);
+    heard.heard(20);
+    assert_eq!(heard.next(), Some((50, Due::NeedsProbe)), "it has answered all");
+
+    let mut slow = Timed::new(None);
+    let now = slow.at(10);
+    slow.liveness.wrote(1_000, now);
+    slow.liveness.heard_keep_alive(now);
+    assert_eq!(slow.next(), Some((30, Due::NeedsProbe)));
+    assert_eq!(slow.next(), Some((60, Due::Ping)));
+    assert_eq!(slow.next(), Some((70, Due::PeerSilent)), "it does not read, and has a grace");
+
+    let mut unable = Timed::new(None);
+    unable.ping = Ping::Unavailable;
+    let now = unable.at(10);
+    unable.liveness.wrote(1_000, now);
+    assert_eq!(unable.next(), None, "its wire has no receipts");
+}
+
+#[test]
+fn what_is_received_calls_for_a_receipt_unless_something_else_is_written() {
+    let mut session = Timed::new(None);
+    let now = session.at(10);
+    session.liveness.heard(SIGNS, now);
+    assert_eq!(session.next(), Some((40, Due::NeedsProbe)), "signs of life call for none");
+    let now = session.at(50);
+    session.liveness.heard(1, now);
+    assert_eq!(session.next(), Some((52, Due::Receipt)));
+    assert_eq!(session.next(), Some((80, Due::NeedsProbe)), "one is enough");
+    let now = session.at(85);
+    session.liveness.heard(1_000, now);
+    let now = session.at(86);
+    session.liveness.wrote(1, now);
+    assert_eq!(session.next(), Some((115, Due::NeedsProbe)));
+}
+
+#[test]
+fn a_ping_that_has_not_left_us_is_not_late() {
+    let mut session = Timed::new(None);
+    let now = session.at(10);
+    session.liveness.probe_asked(now);
+    session.ping = Ping::Queued;
+    assert_eq!(session.next(), Some((30, Due::NeedsProbe)));
+    session.ping = Ping::Open(session.at(40));
+    assert_eq!(session.next(), Some((45, Due::PeerSilent)));
 }
 
 #[test]
@@ -201,6 +261,7 @@ fn a_probe_of_a_peer_that_is_alive_has_an_answer_after_ping_timeout() {
     let mut paused = probed();
     let now = paused.at(11);
     paused.liveness.paused(&paused.settings, now);
+    assert_eq!(paused.next(), Some((13, Due::KeepAlive)));
     assert_eq!(paused.next(), answered);
     let mut excused = probed();
     excused.liveness.heard_keep_alive(excused.now);

@@ -167,12 +167,20 @@ async fn a_write_without_progress_ends_the_session_as_stalled() {
     let (a, b) = tokio::io::duplex(100);
     let (b, gates) = Gated::new(b);
     let settings = settings(Config::default());
-    let (ours, _theirs) = join(Arc::clone(&settings), settings, a, b);
+    let (ours, theirs) = join(Arc::clone(&settings), settings, a, b);
     settle().await;
     gates.closed_for_reading.store(true, Ordering::Relaxed);
     let start = Instant::now();
     ours.lease().send(message(1, 1_000)).await.unwrap();
+    // It is not dead: it goes on sending, though so little that it waits for no word of ours.
+    let lease = theirs.lease();
+    let sends = tokio::spawn(async move {
+        while lease.send(message(1, 8)).await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+    });
     let (reason, report) = ours.end().await;
+    sends.abort();
     assert_eq!(reason, CloseReason::Stalled);
     assert_eq!(passed(start), Duration::from_secs(30));
     assert_eq!(report.unknown, 1);
@@ -300,7 +308,8 @@ fn a_session_is_small() {
     // A pool holds a hundred thousand idle ones. These two are an idle session's memory, besides what
     // snow, the timer and the stream keep; whoever makes them grow had better say why.
     let (driver, session) = (size_of::<Driver>(), size_of::<Session>());
-    assert!(driver <= 1_056, "{driver} bytes");
+    // What the link takes at a time, and what went one way without an answer, are 104 bytes of it.
+    assert!(driver <= 1_160, "{driver} bytes");
     assert!(session <= 904, "{session} bytes");
 }
 

@@ -50,7 +50,8 @@ impl NativeConnection {
         let rekey_due = self.bytes_since_rekey >= self.params.rekey_after_bytes
             || self.frames_since_rekey >= REKEY_AFTER_FRAMES;
         let reserved = if rekey_due { block::HEADER } else { 0 };
-        let mut plaintext = Plaintext::new(scratch, frame::MAX_PLAINTEXT - reserved);
+        let mut plaintext =
+            Plaintext::new(scratch, frame::MAX_PLAINTEXT - reserved).aiming_at(self.frame_aim);
         let mut rekey = false;
 
         if self.sending == Phase::Verdict

@@ -88,6 +88,8 @@ pub(crate) struct NativeConnection {
     pub(super) transport: Transport,
     pub(super) params: ConnectionParams,
     pub(super) failed: Option<ProtocolError>,
+    /// Bytes that a frame is to have at most, where what waits can be cut.
+    pub(super) frame_aim: usize,
 
     pub(super) sending: Phase,
     pub(super) outbox: Outbox,
@@ -128,6 +130,7 @@ impl NativeConnection {
             transport,
             params,
             failed: None,
+            frame_aim: frame::MAX_PLAINTEXT,
             sending,
             outbox: Outbox::default(),
             verdict: None,
@@ -215,6 +218,10 @@ impl Connection for NativeConnection {
         self.seal_frames(source, scratch, out, max)
     }
 
+    fn aim_at(&mut self, bytes: usize) {
+        self.frame_aim = bytes;
+    }
+
     fn ping(&mut self, nonce: u64, now: Instant) {
         if self.is_open() && self.open_ping.is_none() {
             self.open_ping = Some((nonce, now));
@@ -228,6 +235,10 @@ impl Connection for NativeConnection {
 
     fn keep_alive(&mut self) {
         self.outbox.keep_alive();
+    }
+
+    fn receipt(&mut self) {
+        self.outbox.receipt();
     }
 
     fn drain(&mut self) {
