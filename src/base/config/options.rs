@@ -267,10 +267,10 @@ options! {
     /// Silence after which the next checkout probes the session first. Default 30 s: shorter than the
     /// time after which home routers forget a connection.
     ping_after: Duration = 30 * SECOND, in MS..=MONTH;
-    /// How long a ping may stay unanswered. Default 5 s: ten times a slow round trip.
+    /// How long a peer may be silent once a ping has left us. Default 5 s: ten times a slow round trip.
     ping_timeout: Duration = 5 * SECOND, in MS..=HOUR;
-    /// Silence after which a session is pinged in the background. Default 60 s; a third of it is the
-    /// pace of keep-alives while the application does not read.
+    /// Silence after which a session on which nothing was sent is pinged in the background. Default 60 s;
+    /// a third of it is the pace of keep-alives while the application does not read.
     keepalive: Duration = 60 * SECOND, in 3 * MS..=MONTH;
     /// A write without progress for so long ends the session. Default 30 s; at least half of
     /// `keepalive`, since a peer whose application is slow shows its life every third of it.

@@ -54,8 +54,9 @@ pub enum CloseReason {
     /// The peer broke the protocol.
     #[error("the peer broke the protocol: {0}")]
     Protocol(ProtocolError),
-    /// A ping was not answered in time.
-    #[error("no answer to a ping")]
+    /// The peer was silent: nothing came within `ping_timeout` of a ping, or for 15 s while it had
+    /// something of ours to receive.
+    #[error("the peer was silent")]
     PingTimeout,
     /// A write made no progress for `stall_timeout`.
     #[error("no write progress for stall_timeout")]

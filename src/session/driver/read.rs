@@ -55,11 +55,13 @@ impl Driver {
                 if self.liveness.heard(count, now.into_std()) {
                     self.session.clear_needs_probe();
                 }
-                if count > liveness::SIGNS {
+                let received = self.connection.received();
+                self.open_frames(now)?;
+                if count > liveness::SIGNS && self.connection.received() == received {
                     // A message that takes minutes to come is use as well.
                     self.session.metrics.data(self.session.context.millis(now));
                 }
-                self.open_frames(now).map(|()| true)
+                Ok(true)
             }
             // After its last word a peer has nothing more to say; how its stream ends is no matter.
             Poll::Ready(Err(_)) if self.connection.finished_reading() => {
