@@ -74,10 +74,12 @@ impl<'a> Plaintext<'a> {
     /// Adds packed blocks if all of them fit; an empty frame takes as many as there may be in any.
     #[must_use]
     pub(crate) fn push_packed(&mut self, blocks: &[u8]) -> bool {
-        if self.is_empty() {
-            self.aim = self.capacity;
+        let room = if self.is_empty() { self.capacity } else { self.room() };
+        let fits = blocks.len() <= room;
+        if fits {
+            self.bytes.extend_from_slice(blocks);
         }
-        self.push_with(blocks.len(), |bytes| bytes.extend_from_slice(blocks))
+        fits
     }
 
     /// Lets `write` append exactly `length` bytes, if they fit.
@@ -89,5 +91,20 @@ impl<'a> Plaintext<'a> {
             write(self.bytes);
         }
         fits
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_that_were_packed_before_the_link_was_known_go_alone() {
+        let mut scratch = Vec::new();
+        let mut plaintext = Plaintext::new(&mut scratch, 1_000).aiming_at(100);
+        assert!(!plaintext.push_packed(&[0; 1_001]), "no frame takes so many");
+        assert!(plaintext.push_packed(&[0; 150]));
+        assert!(!plaintext.push_packed(&[0; 1]), "it has more than it is to have");
+        assert_eq!(plaintext.room(), 0);
     }
 }

@@ -95,6 +95,27 @@ fn a_call_stops_at_its_bound_and_the_next_goes_on() {
 }
 
 #[test]
+fn on_a_slow_link_frames_are_short_and_what_is_longer_goes_in_parts() {
+    const AIM: usize = 2_000;
+    let mut pair = accepted();
+    pair.side(Initiator).core.aim_at(AIM);
+    let messages = [message(100), message(10_000), message(AIM), message(1_000), message(900)];
+    pair.side(Initiator).queue.extend(messages.clone());
+    let mut frames = 0;
+    loop {
+        let sealed = pair.write(Initiator, 1).unwrap();
+        if sealed.frames == 0 {
+            break;
+        }
+        assert!(sealed.bytes <= frame::PREFIX + AIM + 16, "{} bytes", sealed.bytes);
+        frames += 1;
+    }
+    assert!((8..=10).contains(&frames), "{frames} frames");
+    pair.settle().unwrap();
+    assert_eq!(pair.side(Responder).messages(), messages);
+}
+
+#[test]
 fn a_message_for_which_no_room_is_left_stays_in_its_source() {
     for left in 0..block::HEADER {
         let mut pair = accepted();
