@@ -244,7 +244,7 @@ impl Liveness {
                 Due::Receipt
             }
             Limit::Unanswered => Due::PeerSilent,
-            Limit::Probe => self.judge_probe(settings, now),
+            Limit::Probe => self.judge_probe(settings, ping, now),
             Limit::Death => Due::PeerSilent,
             Limit::Ping => Due::Ping,
             Limit::NeedsProbe => {
@@ -280,7 +280,10 @@ impl Liveness {
             Ping::Idle | Ping::Queued | Ping::Open(_) => self.unanswered.since,
         };
         let probe_since = match ping {
-            Ping::Queued => None,
+            // Its question has not left us. It waits for that, unless the peer is known to be alive.
+            Ping::Queued => self
+                .probe_since
+                .filter(|since| self.is_alive(settings, *since, *since + settings.ping_timeout)),
             Ping::Open(asked) => self.probe_since.map(|since| since.max(asked)),
             Ping::Idle | Ping::Unavailable => self.probe_since,
         };
@@ -308,12 +311,18 @@ impl Liveness {
     }
 
     /// The caller of a probe has waited long enough for the peer.
-    fn judge_probe(&mut self, settings: &Settings, now: Instant) -> Due {
+    fn judge_probe(&mut self, settings: &Settings, ping: Ping, now: Instant) -> Due {
         let since = self.probe_since.take().unwrap_or(now);
-        let alive = self.is_paused()
-            || self.heard_at > since
-            || self.grace_until(settings).is_some_and(|grace| grace > now);
+        // While its ping is queued, the probe is due only if the peer was alive by then.
+        let alive = ping == Ping::Queued || self.is_alive(settings, since, now);
         if alive { Due::ProbeAnswered(now - since) } else { Due::PeerSilent }
+    }
+
+    /// Whether something says that the peer has been alive after `since`, or excuses it at `now`.
+    fn is_alive(&self, settings: &Settings, since: Instant, now: Instant) -> bool {
+        self.is_paused()
+            || self.heard_at > since
+            || self.grace_until(settings).is_some_and(|grace| grace > now)
     }
 
     /// Until when a peer that has said that it does not read need not answer pings.

@@ -212,6 +212,31 @@ fn a_ping_that_has_not_left_us_is_not_late() {
     assert_eq!(session.next(), Some((30, Due::NeedsProbe)));
     session.ping = Ping::Open(session.at(40));
     assert_eq!(session.next(), Some((45, Due::PeerSilent)));
+
+    // Behind much that waits, its caller has an answer once the peer is known to be alive.
+    let queued = || {
+        let mut session = probed();
+        session.ping = Ping::Queued;
+        session
+    };
+    let mut heard = queued();
+    heard.heard(20);
+    assert_eq!(heard.next(), Some((20, Due::ProbeAnswered(10 * SECOND))));
+    let mut slow = queued();
+    let now = slow.at(12);
+    slow.liveness.heard_keep_alive(now);
+    assert_eq!(slow.next(), Some((15, Due::ProbeAnswered(5 * SECOND))));
+    let mut excused = Timed::new(None);
+    excused.liveness.heard_keep_alive(excused.begun);
+    let now = excused.at(55);
+    excused.liveness.probe_asked(now);
+    excused.ping = Ping::Queued;
+    assert_eq!(excused.next(), Some((55, Due::NeedsProbe)));
+    assert_eq!(
+        excused.next(),
+        None,
+        "its grace ends with the probe, and a ping that waits is no doubt"
+    );
 }
 
 #[test]
