@@ -59,7 +59,7 @@
 //! * N callers and a dead peer cost one dial and one timeout; all get one error, which says when to
 //!   call again.
 //! * Room is reserved before a dial begins; `max_sessions` is never exceeded.
-//! * A message that was accepted is delivered once or reported: delivered, unknown, or expired.
+//! * A message that was accepted is delivered once or reported: delivered, unknown, unsent, or expired.
 //! * A handle that outlives its session gives an error and never touches a successor.
 //! * A stranger who does not know our key gets no byte, and any stranger costs a bounded amount of
 //!   memory, time and processor.

@@ -371,7 +371,7 @@ async fn what_a_disconnect_loses_is_told_with_the_end() {
         _ => None,
     });
     let report = report.expect("told before those who wait for the end are woken");
-    assert_eq!((report.accepted, report.delivered, report.unknown), (7, 0, 7));
+    assert_eq!((report.accepted, report.delivered, report.unknown, report.unsent), (7, 0, 0, 7));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -12,7 +12,7 @@ mod inspect;
 
 use inspect::{Arguments, Failure};
 
-const STORED: &[u8] = include_bytes!("data/snapshot-v1.bin");
+const STORED: &[u8] = include_bytes!("data/snapshot-v2.bin");
 
 /// What `inspect -` shows for this input.
 fn show(input: &[u8], arguments: &[&str]) -> Result<String, Failure> {
@@ -70,7 +70,7 @@ fn a_limit_is_told() {
 
 #[test]
 fn json_is_the_snapshot() {
-    let expected = include_str!("data/snapshot-v1.json");
+    let expected = include_str!("data/snapshot-v2.json");
     let expected: serde_json::Value = serde_json::from_str(expected).unwrap();
     let json: serde_json::Value =
         serde_json::from_str(&shown(&["--json", "--sort", "session"])).unwrap();

@@ -20,7 +20,7 @@ fn peak(input: &[u8]) -> usize {
 
 /// A file with a proper header.
 fn file(payload: &[u8]) -> Vec<u8> {
-    let mut file = b"\x89NPSNAP\n\x01\x00".to_vec();
+    let mut file = b"\x89NPSNAP\n\x02\x00".to_vec();
     file.extend_from_slice(&(payload.len() as u64).to_le_bytes());
     file.extend_from_slice(payload);
     file
@@ -28,7 +28,7 @@ fn file(payload: &[u8]) -> Vec<u8> {
 
 #[test]
 fn no_claim_of_a_file_is_believed() {
-    let stored = include_bytes!("data/snapshot-v1.bin");
+    let stored = include_bytes!("data/snapshot-v2.bin");
     let bound = |length: usize| ON_ITS_WORD + PER_BYTE * length + 4096;
 
     // Every place of a good file in turn claims to be a huge length.

@@ -56,6 +56,26 @@ pub enum PoolEvent {
         /// What became of its messages.
         report: SessionReport,
     },
+    /// A session has taken over what an earlier one of the same peer had accepted and not sent.
+    #[non_exhaustive]
+    CarriedOver {
+        /// The peer at the other end.
+        peer: PeerId,
+        /// The session that sends them.
+        session: SessionId,
+        /// How many messages.
+        messages: u64,
+    },
+    /// Messages that a session had accepted and not sent are given up: no other session of the peer has
+    /// come within `carry_over`, or it does not take messages so long, or the application has ended the
+    /// session. They have certainly not been delivered.
+    #[non_exhaustive]
+    Unsent {
+        /// The peer to whom they were to go.
+        peer: PeerId,
+        /// How many messages.
+        messages: u64,
+    },
     /// A dial began.
     #[non_exhaustive]
     DialStarted {

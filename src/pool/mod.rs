@@ -7,6 +7,7 @@
 
 pub(crate) mod acquire;
 pub(crate) mod builder;
+pub(crate) mod carry_over;
 pub(crate) mod checks;
 pub(crate) mod context;
 pub(crate) mod dial;

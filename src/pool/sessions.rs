@@ -20,6 +20,7 @@ use crate::base::id::{Origin, PeerId, SessionId};
 use crate::base::io::BoxFuture;
 use crate::base::metrics::SessionReport;
 use crate::base::sync::{Mutex, lock};
+use crate::pool::carry_over::CarryOver;
 use crate::pool::checks::Checks;
 use crate::pool::context::Context;
 use crate::pool::dial::Dial;
@@ -29,12 +30,13 @@ use crate::pool::kept::KeptPeers;
 use crate::pool::lifecycle::{Life, Lifecycle};
 use crate::pool::limits::{Draining, Evict, IdleSessions, SlotPermit};
 use crate::pool::pooled::PooledSession;
-use crate::pool::slots::{Seed, SlotMap};
+use crate::pool::slots::{Open, Seed, SlotMap};
 use crate::proto::slot::{Displaced, KeyOrder, Phase, View};
 use crate::proto::stamp::StampSource;
 use crate::proto::wire::connection::Abilities;
 use crate::session::{
-    self, Availability, Driver, Host, Lease, LeaseCore, LeaseHandle, Session, SessionSpec,
+    self, Availability, CarriedOver, Driver, Ended, Host, Lease, LeaseCore, LeaseHandle, Session,
+    SessionSpec, UncountedRef, Unsent,
 };
 use crate::transport::seam::Established;
 
@@ -49,6 +51,8 @@ pub(crate) struct SessionTable {
     pub(crate) kept: KeptPeers,
     pub(crate) draining: Draining,
     pub(crate) idle: IdleSessions,
+    /// What sessions have left unsent.
+    pub(crate) carry_over: Arc<CarryOver>,
     pub(crate) shared: Arc<session::SessionContext>,
     /// What the transport's sessions can do.
     abilities: &'static Abilities,
@@ -97,6 +101,7 @@ impl SessionTable {
             kept: KeptPeers::default(),
             draining: Draining::new(settings.max_draining),
             idle: IdleSessions::default(),
+            carry_over: CarryOver::new(ctx.clone()),
             shared,
             abilities,
             began: Instant::now(),
@@ -175,9 +180,26 @@ impl SessionTable {
         }
     }
 
-    /// A session without a task yet, and the way into its slot. May be called under a slot's lock.
+    /// A session without a task yet, that is not to be handed out.
     pub(crate) fn build(&self, spec: SessionSpec) -> LeaseHandle {
         LeaseCore::new(Session::new(spec, &self.shared), self.ctx.settings.max_leases)
+    }
+
+    /// A session for its slot, without a task yet, with what earlier ones have left unsent. Called under
+    /// the slot's lock.
+    pub(crate) fn build_pooled(
+        &self,
+        spec: SessionSpec,
+        permit: SlotPermit,
+    ) -> (LeaseHandle, PooledSession) {
+        let leases = self.build(spec);
+        let session = leases.session();
+        if let Some(unsent) = self.carry_over.take(&session.peer()) {
+            // Its driver does not run yet.
+            let _ = self.carry_to(session, unsent);
+        }
+        let pooled = PooledSession { leases: UncountedRef::of(&leases), permit: Some(permit) };
+        (leases, pooled)
     }
 
     /// Drops a handle that is not a lease any more. It counted as one: without it the session may be
@@ -221,6 +243,8 @@ impl SessionTable {
         let session = leases.session();
         self.failures.forget(&session.peer());
         self.watch(session);
+        self.note_carried(session, session.carried());
+        self.carry_over.report();
         if let Some((dial, phase)) = displaced.dial {
             dial.outcome.settle(Ok(leases.clone()));
             if phase == Phase::Open {
@@ -236,6 +260,7 @@ impl SessionTable {
             });
             self.retire_pooled(old, CloseReason::Superseded);
         }
+        self.draining.of(&session.peer()).iter().for_each(|old| old.succeeded());
         if displaced.conflict {
             self.ctx.counters.identity_conflicts.one();
             warn!(peer = %session.peer().short(), "two processes seem to run one identity");
@@ -302,6 +327,60 @@ impl SessionTable {
     /// The number and the sums of the sessions that ended since a drain began.
     pub(crate) fn drained(&self) -> (usize, SessionReport) {
         *lock(&self.drained)
+    }
+
+    // ---- what is left unsent -------------------------------------------------------------------
+
+    /// Gives what a session has left unsent to the session that stands in the peer's slot; if there is
+    /// none, it is kept for the next.
+    fn carry(&self, peer: PeerId, unsent: Unsent) {
+        let carried = self.slots.with(&peer, |slot, open| match (slot.session(), open) {
+            (Some(pooled), _) => {
+                let session = pooled.session();
+                self.carry_to(session, unsent).map(|carried| (session.clone(), carried))
+            }
+            (None, Open::Yes) => {
+                self.carry_over.keep(peer, unsent);
+                None
+            }
+            (None, Open::No) => {
+                self.carry_over.give_up(peer, unsent);
+                None
+            }
+        });
+        if let Some((session, CarriedOver { messages, wake, .. })) = carried {
+            if wake {
+                session.wake();
+            }
+            self.note_carried(&session, messages);
+        }
+        self.carry_over.report();
+    }
+
+    /// Has a session send what an earlier one has left. `None`: it takes no more, and these are kept for
+    /// the next. Called under the slot's lock.
+    fn carry_to(&self, session: &Session, unsent: Unsent) -> Option<CarriedOver> {
+        match session.carry_over(unsent) {
+            Ok(mut carried) => {
+                if let Some(longer) = carried.longer.take() {
+                    self.carry_over.give_up(session.peer(), longer);
+                }
+                Some(carried)
+            }
+            Err(unsent) => {
+                self.carry_over.keep(session.peer(), unsent);
+                None
+            }
+        }
+    }
+
+    /// Reports what a session has taken over.
+    fn note_carried(&self, session: &Session, messages: u64) {
+        if messages > 0 {
+            self.ctx.counters.messages_carried.add(messages);
+            let (peer, session) = (session.peer(), session.id());
+            self.ctx.events.publish(|| PoolEvent::CarriedOver { peer, session, messages });
+        }
     }
 
     // ---- expiry and eviction -------------------------------------------------------------------
@@ -382,7 +461,8 @@ impl Host for SessionTable {
         }
     }
 
-    fn ended(&self, session: &Arc<Session>, reason: CloseReason, report: SessionReport) {
+    fn ended(&self, session: &Arc<Session>, ended: Ended) {
+        let Ended { why: reason, retired, report, unsent } = ended;
         if let Some(pooled) = self.take(session) {
             self.idle.remove(session);
             drop(pooled);
@@ -402,8 +482,20 @@ impl Host for SessionTable {
             reason,
             report,
         });
+        match unsent {
+            Some(unsent) if self.carry_over.applies(retired) => self.carry(session.peer(), unsent),
+            Some(unsent) => {
+                self.carry_over.give_up(session.peer(), unsent);
+                self.carry_over.report();
+            }
+            None => {}
+        }
         self.kept.lost(&session.peer());
         self.ended.notify_waiters();
+    }
+
+    fn left(&self, session: &Arc<Session>, unsent: Unsent) {
+        self.carry(session.peer(), unsent);
     }
 
     fn health_check(self: Arc<Self>, session: &Arc<Session>) -> Option<BoxFuture<'static, bool>> {

@@ -28,7 +28,7 @@ pub enum CloseMode {
     /// Leases return, what was accepted is flushed, both sides say goodbye.
     #[default]
     Drain,
-    /// Cut now; what was accepted and not written is lost and reported as unknown.
+    /// Cut now; what was accepted and not written is lost and reported as unsent.
     Now,
 }
 
@@ -92,6 +92,7 @@ pub(crate) async fn drain(pool: &PoolState, deadline: Duration) -> DrainReport {
         for taken in swept {
             release(pool, taken, DialError::PoolClosed, CloseReason::Drained);
         }
+        pool.sessions.carry_over.clear();
     }
     pool.lifecycle.close_work();
     let mut leases_remaining = 0;
@@ -115,6 +116,7 @@ pub(crate) async fn drain_peer(pool: &PoolState, peer: &PeerId, deadline: Durati
     let began = Instant::now();
     // Past what a clock can show is never.
     let until = began.checked_add(deadline).unwrap_or(began + FAR_FUTURE);
+    pool.sessions.carry_over.forget(peer);
     let (taken, awaited) = pool.sessions.slots.with(peer, |slot, _| {
         let taken = slot.disconnect();
         (taken, slot.superseded().cloned().collect::<Vec<_>>())
@@ -147,6 +149,7 @@ pub(crate) async fn drain_peer(pool: &PoolState, peer: &PeerId, deadline: Durati
 /// Stops a pending dial to the peer and ends its session. Whether there was either.
 pub(crate) fn disconnect(pool: &PoolState, peer: &PeerId, what: Disconnect) -> bool {
     pool.sessions.kept.remove(peer);
+    pool.sessions.carry_over.forget(peer);
     if let Some(time) = what.refuse_for {
         let until = Instant::now() + time.min(pool.ctx.settings.max_refusal);
         pool.sessions.failures.refuse(*peer, until);
@@ -190,6 +193,7 @@ pub(crate) fn shut_down(pool: &PoolState) {
         release(pool, taken, DialError::PoolClosed, CloseReason::PoolClosed);
     }
     pool.sessions.draining.all().iter().for_each(|session| session.close(CloseReason::PoolClosed));
+    pool.sessions.carry_over.clear();
     pool.lifecycle.stop();
     pool.capacity.close();
     pool.dialer.close();

@@ -87,6 +87,7 @@ impl PoolState {
             transport: transport.clone(),
         });
         Reaper::new(ctx.clone(), lifecycle.clone(), sessions.clone()).spawn();
+        sessions.carry_over.clone().spawn(&lifecycle);
         Self {
             listeners: Listeners::new(ctx.clone(), lifecycle.clone(), checks, responder.clone()),
             persistent: PersistentPeers::new(

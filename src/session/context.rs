@@ -25,7 +25,7 @@ use super::send::budget::SendBudget;
 /// See the module.
 pub(crate) struct Context<C> {
     pub(crate) settings: Arc<Settings>,
-    pub(super) budget: SendBudget,
+    pub(super) budget: Arc<SendBudget>,
     pub(crate) inbox: InboxSender,
     pub(super) buffers: Arc<BufferPool>,
     pub(super) slab: Slab<C>,
@@ -60,7 +60,7 @@ impl<C: Default> Context<C> {
         let (sender, inbox) = inbox::inbox(&settings);
         let buffers = Arc::new(BufferPool::new(settings.max_retained_buffers));
         let context = Arc::new(Self {
-            budget: SendBudget::new(settings.max_buffered_bytes, Arc::clone(&buffers)),
+            budget: Arc::new(SendBudget::new(settings.max_buffered_bytes, Arc::clone(&buffers))),
             inbox: sender,
             buffers,
             slab: Slab::default(),

@@ -37,8 +37,9 @@ pub use lease::handle::{Lease, SendOptions};
 pub use receive::inbox::{Inbox, Message};
 
 pub(crate) use driver::task::Driver;
-pub(crate) use host::Host;
+pub(crate) use host::{Ended, Host};
 pub(crate) use lease::handle::{LeaseCore, LeaseHandle, UncountedRef};
 pub(crate) use lease::waiter::LeaseWaiter;
 pub(crate) use life::Availability;
-pub(crate) use state::{Session, SessionContext, SessionSpec};
+pub(crate) use send::unsent::Unsent;
+pub(crate) use state::{CarriedOver, Session, SessionContext, SessionSpec};

@@ -16,6 +16,8 @@ pub(super) const PROBE: u32 = 1 << 1;
 pub(super) const CAPACITY: u32 = 1 << 2;
 /// A lease core of a retired session has gone.
 pub(super) const LEASES: u32 = 1 << 3;
+/// A newer session of the peer stands.
+pub(super) const SUCCESSOR: u32 = 1 << 4;
 
 /// See the module.
 #[derive(Debug, Default)]

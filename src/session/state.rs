@@ -27,7 +27,8 @@ use super::probe::Probes;
 use super::receive::exclusive_receiver::ExclusiveReceiver;
 use super::receive::window::ReceiveWindow;
 use super::send::queue::Queue;
-use super::signal::{COMMAND, DriverSignal, LEASES, PROBE};
+use super::send::unsent::Unsent;
+use super::signal::{COMMAND, DriverSignal, LEASES, PROBE, SUCCESSOR};
 
 /// What all sessions of one pool share.
 pub(crate) type SessionContext = Context<LeaseCore<Session>>;
@@ -51,6 +52,17 @@ pub(crate) struct SessionSpec {
     pub(crate) expires_at: Option<Instant>,
     /// How the peer sees our address; empty if it did not say.
     pub(crate) observed: Box<str>,
+}
+
+/// What has become of messages that a session has taken over.
+#[must_use = "the driver may sleep"]
+pub(crate) struct CarriedOver {
+    /// How many it sends.
+    pub(crate) messages: u64,
+    /// The driver has to be woken, by [`Session::wake`].
+    pub(crate) wake: bool,
+    /// Those that are too long for this session.
+    pub(crate) longer: Option<Unsent>,
 }
 
 /// See the module.
@@ -162,7 +174,41 @@ impl Session {
         self.signal.set(COMMAND);
     }
 
-    /// Ends the session now. What is queued is lost, and the report says so. From any state to Closing;
+    /// A newer session of the peer stands. If this one drains for its sake, the newer one gets what is
+    /// not sealed.
+    pub(crate) fn succeeded(&self) {
+        self.signal.set(SUCCESSOR);
+    }
+
+    /// Takes over what an earlier session of the peer has left unsent: it goes out before all that waits.
+    /// May be called under a lock: the driver is not woken.
+    ///
+    /// # Errors
+    ///
+    /// The messages, if this session takes no more.
+    pub(crate) fn carry_over(&self, mut unsent: Unsent) -> Result<CarriedOver, Unsent> {
+        let longer = unsent.split_longer(self.spec.max_message);
+        let messages = unsent.messages();
+        match self.queue.carry_over(unsent) {
+            Ok(wake) => Ok(CarriedOver { messages, wake, longer }),
+            Err(mut unsent) => {
+                longer.into_iter().for_each(|longer| unsent.append(longer));
+                Err(unsent)
+            }
+        }
+    }
+
+    /// Wakes the driver.
+    pub(crate) fn wake(&self) {
+        self.signal.wake();
+    }
+
+    /// How many messages it has taken over.
+    pub(crate) fn carried(&self) -> u64 {
+        self.queue.level().carried
+    }
+
+    /// Ends the session now. What is queued is left unsent, and the report says so. From any state to Closing;
     /// the driver takes it from there.
     pub(crate) fn close(&self, why: CloseReason) {
         let why = self.life.close(why);
@@ -303,7 +349,7 @@ impl Session {
             messages_out: numbers.messages_out,
             rate_in: numbers.rate_in,
             rate_out: numbers.rate_out,
-            queue_messages: level.accepted.saturating_sub(self.metrics.done()),
+            queue_messages: level.accepted.saturating_sub(level.left + self.metrics.done()),
             queue_bytes: level.bytes as u64,
             undelivered_bytes: (self.window.undelivered() + self.receiver.undelivered()) as u64,
             expired: numbers.expired,

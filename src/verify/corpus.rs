@@ -268,13 +268,13 @@ fn write_fuzz_seeds() {
     ] {
         write("config_parse", name, text.as_bytes());
     }
-    let stored = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/snapshot-v1.bin");
+    let stored = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/snapshot-v2.bin");
     let stored = fs::read(stored).unwrap();
     write("snapshot_decode", "whole", &stored);
     write("snapshot_decode", "inside", &stored[18..]);
     write("snapshot_decode", "cut", &stored[..300]);
     write("snapshot_decode", "inside-cut", &stored[18..400]);
-    write("snapshot_decode", "version", b"\x89NPSNAP\n\x02\0\0\0\0\0\0\0\0\0");
+    write("snapshot_decode", "version", b"\x89NPSNAP\n\x03\0\0\0\0\0\0\0\0\0");
 }
 
 /// What one end of a session writes from its first frame to its last, and the plaintext of each frame.

@@ -296,7 +296,7 @@ pub(crate) fn heard(world: &mut World) {
                     "an old session's end touched {session}"
                 );
                 assert_ne!(*reason, CloseReason::Internal);
-                if report.delivered == report.accepted {
+                if report.delivered == report.accepted + report.carried {
                     world.shared.book.lock().unwrap().exactly_once_if_confirmed(*session);
                 }
             }
@@ -312,8 +312,8 @@ fn leased_never_evicted(holds: bool) {
 
 /// A report's parts are its whole.
 pub(crate) fn adds_up(report: SessionReport) {
-    let SessionReport { accepted, delivered, unknown, expired, .. } = report;
-    assert_eq!(accepted, delivered + unknown + expired, "{report:?}");
+    let SessionReport { accepted, carried, delivered, unknown, unsent, expired, .. } = report;
+    assert_eq!(accepted + carried, delivered + unknown + unsent + expired, "{report:?}");
 }
 
 /// PROMISE "closing an old session never touches its successor": the session that was there is there,

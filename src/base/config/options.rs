@@ -279,6 +279,10 @@ options! {
     drain_timeout: Duration = 10 * SECOND, in MS..=HOUR;
     /// How long the leases of a retired session may hold it up. Default 5 min.
     retire_timeout: Duration = 5 * MINUTE, in MS..=MONTH;
+    /// How long messages that a session has accepted, and left unsent when it ended, wait for the peer's
+    /// next session. They go out on it first, in order. `None` (text: `"none"`): not at all. Default
+    /// 10 s: a dial in time, and not much that is stale.
+    carry_over: Option<Duration> = Some(10 * SECOND), in MS..=HOUR;
     /// Pings per second that a peer may send; more ends the session. Default 10.
     pings_per_second: u32 = 10, in 1..=100_000;
 

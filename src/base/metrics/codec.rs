@@ -13,8 +13,8 @@
 //! | 8 | length of what follows, little-endian |
 //! | rest | the fields of [`Snapshot`] in their order: integers in full width, little-endian; lengths as `u64`, variants as `u32`; peers and addresses as text |
 //!
-//! A reader takes its own version only. A change of a type of a snapshot raises [`VERSION`] and keeps a
-//! reader for older files.
+//! A change of a type of a snapshot raises [`VERSION`] and keeps a reader for older files. What version 2
+//! has more than version 1 are numbers at the end, which are 0 in a file of version 1.
 
 use std::fmt;
 
@@ -27,8 +27,12 @@ use super::snapshot::Snapshot;
 /// The first bytes of a file. The first is no text, and the last shows up an editor that has changed
 /// the ends of lines.
 const MAGIC: [u8; 8] = *b"\x89NPSNAP\n";
-/// The format version that is written and read.
-const VERSION: u16 = 1;
+/// The format version that is written.
+const VERSION: u16 = 2;
+/// The oldest that is read.
+const OLDEST: u16 = 1;
+/// Bytes that version 2 has more: `messages_carried` and `messages_unsent`.
+const ADDED: usize = 2 * 8;
 /// Magic, version and length.
 const HEADER: usize = MAGIC.len() + 2 + 8;
 
@@ -85,7 +89,7 @@ impl Snapshot {
         };
         let [_, _, _, _, _, _, _, _, v0, v1, length @ ..] = *header;
         let version = u16::from_le_bytes([v0, v1]);
-        if version != VERSION {
+        if !(OLDEST..=VERSION).contains(&version) {
             return Err(SnapshotDecodeError::Version { found: version, known: VERSION });
         }
         let expected = u64::from_le_bytes(length);
@@ -96,6 +100,8 @@ impl Snapshot {
         if found > expected {
             return Err(SnapshotDecodeError::Trailing { bytes: found - expected });
         }
+        let as_current = (version == OLDEST).then(|| [payload, &[0; ADDED]].concat());
+        let payload = as_current.as_deref().unwrap_or(payload);
         // Borrowing: an owned string would be given the room that it claims before it is read.
         let (snapshot, read) = bincode::serde::borrow_decode_from_slice(payload, FORM)
             .map_err(|error| SnapshotDecodeError::Malformed(Malformed(error)))?;
@@ -129,12 +135,12 @@ pub enum SnapshotDecodeError {
     NotASnapshot,
     /// A version of the format that this crate does not know.
     #[error(
-        "the snapshot has format version {found}, known is {known}: read it with the release that wrote it"
+        "the snapshot has format version {found}, known are those up to {known}: read it with the release that wrote it"
     )]
     Version {
         /// The version that was found.
         found: u16,
-        /// The version that is known.
+        /// The newest version that is known.
         known: u16,
     },
     /// They end too early.

@@ -105,6 +105,12 @@ stats! {
         inbound_rows: InboundRows;
         /// How often each row of the second table of the simultaneous open decided.
         late_accept_rows: LateAcceptRows;
+        /// Messages that a session had left unsent, and that the peer's next session took over.
+        #[cfg_attr(feature = "serde", serde(default))]
+        messages_carried: u64;
+        /// Messages that a session had left unsent, and that no other session took over in time.
+        #[cfg_attr(feature = "serde", serde(default))]
+        messages_unsent: u64;
     }
 }
 

@@ -30,7 +30,7 @@ use crate::proto::dial_policy::{
     DialPolicy, Failed, Lost, Next, Reopened, Step, Timeouts, Unanswered,
 };
 use crate::proto::slot::{AcceptCase, AcceptDecision, Claim, Displaced, DrainCase, Ended};
-use crate::session::{Driver, LeaseHandle, SessionSpec, UncountedRef};
+use crate::session::{Driver, LeaseHandle, SessionSpec};
 use crate::transport::seam::{
     Accepted, Answered as _, Committed as _, Established, Transport as _, Verdict,
 };
@@ -327,9 +327,7 @@ impl DialTask {
                 let Some(permit) = permit_of(slot).or_else(|| spare.take()) else {
                     return Reserved::NeedsPermit;
                 };
-                let leases = sessions.build(spec.clone());
-                let pooled =
-                    PooledSession { leases: UncountedRef::of(&leases), permit: Some(permit) };
+                let (leases, pooled) = sessions.build_pooled(spec.clone(), permit);
                 let id = leases.session().id();
                 let displaced = slot.install_outbound(attempt, id, *claim, pooled);
                 Reserved::Decided(Judged::Adopt { case, leases, displaced })

@@ -26,7 +26,7 @@ use crate::pool::pooled::{PooledSession, permit_of};
 use crate::pool::sessions::{NewSession, SessionTable};
 use crate::pool::slots::Open;
 use crate::proto::slot::{Displaced, Hearing, InboundCase, InboundDecision, Phase, View};
-use crate::session::{Driver, LeaseHandle, SessionSpec, UncountedRef};
+use crate::session::{Driver, LeaseHandle, SessionSpec};
 use crate::transport::seam::{Acceptance, Proposal, Proposed as _, Transport as _};
 use crate::transport::{AnyProposed, AnyTransport};
 
@@ -208,9 +208,7 @@ impl Decider {
                 };
                 // Drawn under the lock, so that stamps follow the order of decisions.
                 let stamp = sessions.next_stamp();
-                let leases = sessions.build(spec.clone());
-                let pooled =
-                    PooledSession { leases: UncountedRef::of(&leases), permit: Some(permit) };
+                let (leases, pooled) = sessions.build_pooled(spec.clone(), permit);
                 let displaced = slot.install_inbound(leases.session().id(), claim, pooled);
                 let accept = Accept { stamp, case, leases, displaced };
                 Reserved::Decided(Decision::Accept(Box::new(accept)))

@@ -18,8 +18,8 @@ use crate::proto::wire::source::{MessageSource, Next, Plaintext};
 #[derive(Debug)]
 struct Current {
     rest: Bytes,
-    /// Its first fragment is out, so the rest goes as fragments too.
-    begun: bool,
+    /// All of it, once its first fragment is out; then the rest goes as fragments too.
+    begun: Option<Bytes>,
 }
 
 /// The waiting records of an open session, except verdict, drain and goodbye.
@@ -65,6 +65,12 @@ impl Outbox {
     /// Whether a message was taken from the source and is not written, or not wholly.
     pub(crate) fn message_under_way(&self) -> bool {
         self.current.is_some()
+    }
+
+    /// The message that was taken from the source and is not written, or not wholly.
+    pub(crate) fn take_unfinished(&mut self) -> Option<Bytes> {
+        let Current { rest, begun } = self.current.take()?;
+        Some(begun.unwrap_or(rest))
     }
 
     /// Whether a control record waits or a message is under way.
@@ -124,7 +130,7 @@ impl Outbox {
                         if rest.len() > max_message || u32::try_from(rest.len()).is_err() {
                             return Err(record::too_large(rest.len()));
                         }
-                        Current { rest, begun: false }
+                        Current { rest, begun: None }
                     }
                     Next::Packed(count) => {
                         finished += count;
@@ -134,8 +140,9 @@ impl Outbox {
                     Next::Empty => return Ok(Filled { finished, source_empty: true }),
                 },
             };
-            let is_whole = !current.begun && current.rest.len() <= record::MAX_BODY;
+            let is_whole = current.begun.is_none() && current.rest.len() <= record::MAX_BODY;
             if is_whole && push(plaintext, Record::Data(&current.rest)) {
+                source.finished(current.rest);
                 finished += 1;
                 continue;
             }
@@ -155,12 +162,13 @@ impl Outbox {
                     },
                 );
                 debug_assert!(fits, "the part was cut to the room");
-                current.begun = true;
-                current.rest.advance(length);
+                let whole = current.begun.get_or_insert_with(|| current.rest.clone());
                 if remaining == 0 {
+                    source.finished(std::mem::take(whole));
                     finished += 1;
                     continue;
                 }
+                current.rest.advance(length);
             }
             self.current = Some(current);
             return Ok(Filled { finished, source_empty: false });

@@ -6,6 +6,8 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::base::error::{CloseReason, GoodbyeReason, ProtocolError};
 use crate::proto::native::connection::NativeConnection;
 use crate::proto::wire::batch::MessageBatch;
@@ -85,6 +87,10 @@ impl Connection for AnyConnection {
         with!(self, it => it.seal(source, scratch, out, max))
     }
 
+    fn take_unfinished(&mut self) -> Option<Bytes> {
+        with!(self, it => it.take_unfinished())
+    }
+
     fn aim_at(&mut self, bytes: usize) {
         with!(self, it => it.aim_at(bytes));
     }
@@ -141,11 +147,6 @@ impl Connection for AnyConnection {
     #[inline]
     fn received(&self) -> u64 {
         with!(self, it => it.received())
-    }
-
-    #[inline]
-    fn sent(&self) -> u64 {
-        with!(self, it => it.sent())
     }
 
     #[inline]

@@ -154,6 +154,12 @@ pub(crate) trait Connection {
         max: usize,
     ) -> Result<Sealed, ProtocolError>;
 
+    /// The message that was taken from the source and is not whole in frames, once there will be no more
+    /// of them.
+    fn take_unfinished(&mut self) -> Option<Bytes> {
+        None
+    }
+
     /// Frames are to have about so many bytes at most from now on, as far as the wire can cut what waits.
     fn aim_at(&mut self, _bytes: usize) {}
 
@@ -202,9 +208,6 @@ pub(crate) trait Connection {
 
     /// Messages received and polled.
     fn received(&self) -> u64;
-
-    /// Messages written whole into frames.
-    fn sent(&self) -> u64;
 
     /// How often keys changed, both directions together.
     fn rekeys(&self) -> u64 {

@@ -10,6 +10,13 @@ pub(crate) trait MessageSource {
     /// What comes next. Messages that lie packed as blocks it adds to the frame itself; the peer has to
     /// accept messages of their size. Expired ones are skipped inside.
     fn next(&mut self, plaintext: &mut Plaintext<'_>) -> Next;
+
+    /// The message that was given last is whole in the frame that is being filled, or in this and those
+    /// before: here it is again. Packed ones are not given back.
+    fn finished(&mut self, _message: Bytes) {}
+
+    /// A frame is sealed; it ends at this byte of the output.
+    fn frame_sealed(&mut self, _end: usize) {}
 }
 
 /// What a source has next.

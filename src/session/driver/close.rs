@@ -12,7 +12,11 @@ use tokio::time::Instant;
 use crate::base::error::{CloseReason, GoodbyeReason, PingError, SendErrorKind};
 use crate::base::metrics::SessionReport;
 use crate::proto::wire::connection::Connection;
+use crate::session::host::Ended;
 use crate::session::receive::window::Priority;
+use crate::session::send::buffer::{Entry, Queued, QueuedMessages};
+use crate::session::send::queue::QueueLevel;
+use crate::session::send::unsent::Unsent;
 
 use super::task::{Drain, Driver, Peer};
 
@@ -86,29 +90,80 @@ impl Driver {
 
         // Nothing is accepted from here on, so the report is final.
         session.queue.refuse(SendErrorKind::Closed(why));
-        let accepted = session.queue.level().accepted;
-        self.writing.taken.clear();
+        let retired = session.retired().unwrap_or(why);
+        let unsent = self.take_unsent();
         session.context.budget.note_use();
-        session.queue.clear(&session.context.budget);
-        let expired = session.metrics.expired() + self.writing.batch.expired;
-        let delivered = match self.peer {
-            Peer::Gone { delivered, .. } => delivered,
-            Peer::Open | Peer::Drained => 0,
-        };
-        let report = SessionReport {
-            accepted,
-            delivered,
-            unknown: accepted.saturating_sub(expired).saturating_sub(delivered),
-            expired,
-            received: self.connection.received(),
-        };
+        session.queue.settle(&session.context.budget);
+        let report = self.report();
         // First the fact, then the pool's map, and only then the waiters, which will look there.
         session.end(why, report);
         let host = &self.host;
-        if catch_unwind(AssertUnwindSafe(|| host.ended(&session, why, report))).is_err() {
+        let ended = Ended { why, retired, report, unsent };
+        if catch_unwind(AssertUnwindSafe(|| host.ended(&session, ended))).is_err() {
             tracing::error!("the pool panicked at the end of a session");
         }
         session.announce_end(why);
+    }
+
+    /// What has become of the session's messages.
+    fn report(&self) -> SessionReport {
+        let QueueLevel { accepted, carried, left: unsent, .. } = self.session.queue.level();
+        let expired = self.session.metrics.expired() + self.writing.batch.expired;
+        let written = accepted.saturating_sub(expired).saturating_sub(unsent);
+        let delivered = match self.peer {
+            // A peer may confirm whatever it likes.
+            Peer::Gone { delivered, .. } => delivered.min(written),
+            Peer::Open | Peer::Drained => 0,
+        };
+        SessionReport {
+            accepted: accepted.saturating_sub(carried),
+            carried,
+            delivered,
+            unknown: written - delivered,
+            unsent,
+            expired,
+            received: self.connection.received(),
+        }
+    }
+
+    /// All messages that have certainly not been delivered, in order. Nothing is written any more.
+    fn take_unsent(&mut self) -> Option<Unsent> {
+        let mut queued = self.writing.out.take_unsent();
+        if let Some(terms) = self.writing.current.take()
+            && let Some(body) = self.connection.take_unfinished()
+        {
+            queued.push(Entry::Message(Queued { body, terms }));
+        }
+        queued.append(self.take_unsealed());
+        self.leave(queued)
+    }
+
+    /// All messages that are not sealed, in order.
+    fn take_unsealed(&mut self) -> QueuedMessages {
+        let mut queued = std::mem::take(&mut self.writing.taken);
+        queued.append(self.session.queue.take_rest());
+        queued
+    }
+
+    /// These messages leave the session.
+    fn leave(&self, queued: QueuedMessages) -> Option<Unsent> {
+        if queued.is_empty() {
+            return None;
+        }
+        let unsent = Unsent::new(&self.session.context.budget, queued);
+        self.session.queue.leave(&unsent);
+        Some(unsent)
+    }
+
+    /// A newer session stands. If this one drains for its sake, all that is not sealed goes there.
+    pub(super) fn leave_queue(&mut self) {
+        if self.drain != Drain::Begun(Some(CloseReason::Superseded)) {
+            return;
+        }
+        let queued = self.take_unsealed();
+        if let Some(unsent) = self.leave(queued) {
+            self.host.left(&self.session, unsent);
+        }
     }
 
     /// Delivers what has come in, as far as the second bound allows.

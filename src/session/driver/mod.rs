@@ -3,6 +3,7 @@
 mod close;
 mod deadlines;
 mod input;
+mod outgoing;
 mod pace;
 mod read;
 pub(super) mod task;

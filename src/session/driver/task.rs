@@ -23,12 +23,13 @@ use crate::proto::wire::connection::Connection;
 use crate::session::host::Host;
 use crate::session::life::Command;
 use crate::session::receive::queue::ReceiveQueue;
-use crate::session::send::buffer::QueuedMessages;
+use crate::session::send::buffer::{QueuedMessages, Terms};
 use crate::session::send::quota::Reserved;
-use crate::session::signal::{CAPACITY, COMMAND, LEASES, PROBE};
+use crate::session::signal::{CAPACITY, COMMAND, LEASES, PROBE, SUCCESSOR};
 use crate::session::state::Session;
 
 use super::input::Input;
+use super::outgoing::Outgoing;
 use super::pace::Pace;
 
 /// See the module.
@@ -71,13 +72,11 @@ pub(super) struct Reading {
 pub(super) struct Writing {
     /// Accepted messages that were taken out of the queue.
     pub(super) taken: QueuedMessages,
-    /// What the last message taken had cost, while it is not sealed whole.
-    pub(super) current: Option<Reserved>,
+    /// The last message taken, while it is not sealed whole: the connection has its bytes.
+    pub(super) current: Option<Terms>,
     /// Messages given to the connection since the session began.
     pub(super) begun: u64,
-    /// Sealed bytes, and how many of them are written.
-    pub(super) out: Vec<u8>,
-    pub(super) written: usize,
+    pub(super) out: Outgoing,
     /// What becomes free and done when `out` is written.
     pub(super) batch: Batch,
     pub(super) unflushed: bool,
@@ -98,9 +97,10 @@ pub(super) enum PingOut {
 /// What a batch that is being written will have done.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Batch {
-    pub(super) reserved: Reserved,
     pub(super) messages: u64,
     pub(super) expired: u64,
+    /// What the expired ones had cost.
+    pub(super) expired_cost: Reserved,
 }
 
 /// Our direction. It is left for good: Open → Begun.
@@ -184,8 +184,7 @@ impl Driver {
                 taken: QueuedMessages::default(),
                 current: None,
                 begun: 0,
-                out: Vec::new(),
-                written: 0,
+                out: Outgoing::default(),
                 batch: Batch::default(),
                 unflushed: false,
                 half_closed: false,
@@ -253,6 +252,9 @@ impl Driver {
                     }
                 }
             }
+        }
+        if flags & SUCCESSOR != 0 {
+            self.leave_queue();
         }
         if flags & PROBE != 0 {
             self.begin_probe(now);
@@ -325,6 +327,7 @@ impl Driver {
     /// An idle session keeps no memory that only traffic needs.
     fn shrink(&mut self) {
         self.writing.taken.shrink();
+        self.writing.out.shrink_idle();
         self.reading.pending.shrink(LARGE_IDLE);
     }
 

@@ -1,28 +1,24 @@
 //! The driver's writing half: all that has queued up goes out as one write.
 //!
-//! Owns the sealed bytes that are under way, and what their messages had cost until they are written.
-//! Nothing waits in order to be coalesced. It must never seal while sealed bytes wait, so that control
+//! Owns when a batch is sealed, written and done with. Nothing waits in order to be coalesced. It must never seal while sealed bytes wait, so that control
 //! records are not delayed by more than one batch.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::io::AsyncWrite;
+use bytes::Bytes;
+use tokio::io::AsyncWrite as _;
 use tokio::time::Instant;
 
 use crate::base::error::{CloseReason, ErrorKind};
 use crate::proto::wire::connection::Connection;
 use crate::proto::wire::source::{MessageSource, Next, Plaintext};
-use crate::session::buffers::BufferPool;
-use crate::session::send::buffer::{Entry, QueuedMessages};
+use crate::session::send::buffer::{Entry, Queued, QueuedMessages, Terms};
 use crate::session::send::queue::Queue;
-use crate::session::send::quota::Reserved;
 
+use super::outgoing::OutgoingMessages;
 use super::task::{Batch, Driver, PingOut};
-
-/// Bytes that a blocked write may waste in a buffer too large for it.
-const SLACK: usize = 4 * 1024;
 
 impl Driver {
     /// Writes what is sealed, or seals what waits and writes that; then flushes, and half-closes after
@@ -52,13 +48,10 @@ impl Driver {
 
     fn poll_out(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Result<bool, ErrorKind>> {
         let mut wrote = false;
-        while self.writing.written < self.writing.out.len() {
-            match Pin::new(&mut self.stream)
-                .poll_write(cx, &self.writing.out[self.writing.written..])
-            {
+        while !self.writing.out.is_written() {
+            match self.writing.out.poll_write(&mut self.stream, cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(ErrorKind::Other)),
                 Poll::Ready(Ok(count)) => {
-                    self.writing.written += count;
                     self.session.metrics.wrote_bytes(count);
                     // Before its first message, a side has said nothing that the driver of the other hears.
                     let calls = if self.writing.begun > 0 { count } else { 0 };
@@ -68,7 +61,7 @@ impl Driver {
                 Poll::Pending => {
                     self.liveness.blocked(now.into_std());
                     self.writing.pace.blocked(now);
-                    self.shrink_output();
+                    self.writing.out.shrink_blocked(&self.session.context.buffers);
                     return Poll::Pending;
                 }
             }
@@ -120,11 +113,11 @@ impl Driver {
         }
         let buffers = &session.context.buffers;
         let mut scratch = buffers.take_write();
-        self.writing.out = buffers.take_batch();
+        let (out, messages) = self.writing.out.begin(buffers);
         let mut source = Source {
             queue: &session.queue,
-            buffers,
             taken: &mut self.writing.taken,
+            messages,
             batch: &mut self.writing.batch,
             current: &mut self.writing.current,
             begun: &mut self.writing.begun,
@@ -132,18 +125,13 @@ impl Driver {
         };
         let sealed = self
             .connection
-            .seal(&mut source, &mut scratch, &mut self.writing.out, self.writing.pace.batch())
+            .seal(&mut source, &mut scratch, out, self.writing.pace.batch())
             .map_err(CloseReason::Protocol)?;
         if sealed.frames > 0 && self.writing.ping == PingOut::Queued {
             self.writing.ping = PingOut::Sealed;
         }
         buffers.give_write(scratch);
         self.writing.batch.messages += sealed.messages_finished;
-        if self.writing.begun == self.connection.sent()
-            && let Some(reserved) = self.writing.current.take()
-        {
-            self.writing.batch.reserved.add(reserved);
-        }
         tracing::trace!(
             frames = sealed.frames,
             messages = sealed.messages_finished,
@@ -165,9 +153,8 @@ impl Driver {
     /// The batch is written: its messages' room is free.
     fn give_out_back(&mut self) {
         let context = &self.session.context;
-        context.buffers.give_write(std::mem::take(&mut self.writing.out));
-        self.writing.written = 0;
-        let reserved = std::mem::take(&mut self.writing.batch.reserved);
+        let mut reserved = self.writing.out.finish(&context.buffers);
+        reserved.add(std::mem::take(&mut self.writing.batch.expired_cost));
         context.budget.note_use();
         self.session.queue.release(&context.budget, reserved);
     }
@@ -181,18 +168,6 @@ impl Driver {
         }
     }
 
-    /// A write is blocked, perhaps for long: it keeps no more memory than four times what it still has
-    /// to write. Less would have busy sessions, whose writes block all the time, copy most of them.
-    fn shrink_output(&mut self) {
-        let rest = &self.writing.out[self.writing.written..];
-        if self.writing.out.capacity() > 4 * rest.len() + SLACK {
-            let rest = rest.to_vec();
-            let large = std::mem::replace(&mut self.writing.out, rest);
-            self.session.context.buffers.give_write(large);
-            self.writing.written = 0;
-        }
-    }
-
     /// Whether a new message could be sealed at once: if so, it has to wake the driver.
     pub(super) fn wants_messages(&self) -> bool {
         self.writing.out.is_empty() && !self.writing.unflushed && !self.writing.half_closed
@@ -202,20 +177,17 @@ impl Driver {
 /// The queue as the connection sees it.
 struct Source<'a> {
     queue: &'a Queue,
-    buffers: &'a BufferPool,
     taken: &'a mut QueuedMessages,
+    /// Those that are sealed.
+    messages: OutgoingMessages<'a>,
     batch: &'a mut Batch,
-    current: &'a mut Option<Reserved>,
+    current: &'a mut Option<Terms>,
     begun: &'a mut u64,
     now: Instant,
 }
 
 impl MessageSource for Source<'_> {
     fn next(&mut self, plaintext: &mut Plaintext<'_>) -> Next {
-        // Asked for another one, the connection has sealed the one before.
-        if let Some(reserved) = self.current.take() {
-            self.batch.reserved.add(reserved);
-        }
         loop {
             if self.taken.is_empty() {
                 self.queue.take_all(self.taken);
@@ -230,22 +202,31 @@ impl MessageSource for Source<'_> {
                 Some(Entry::Packed(packed)) => {
                     let count = packed.messages();
                     *self.begun += count;
-                    self.batch.reserved.add(packed.reserved());
-                    packed.give_back(self.buffers);
+                    self.messages.push(Entry::Packed(packed));
                     return Next::Packed(count);
                 }
                 Some(Entry::Message(message))
-                    if message.deadline.is_some_and(|deadline| deadline <= self.now) =>
+                    if message.terms.deadline.is_some_and(|deadline| deadline <= self.now) =>
                 {
                     self.batch.expired += 1;
-                    self.batch.reserved.add(message.reserved());
+                    self.batch.expired_cost.add(message.reserved());
                 }
-                Some(Entry::Message(message)) => {
+                Some(Entry::Message(Queued { body, terms })) => {
                     *self.begun += 1;
-                    *self.current = Some(message.reserved());
-                    return Next::Message(message.body);
+                    *self.current = Some(terms);
+                    return Next::Message(body);
                 }
             }
         }
+    }
+
+    fn finished(&mut self, message: Bytes) {
+        if let Some(terms) = self.current.take() {
+            self.messages.push(Entry::Message(Queued { body: message, terms }));
+        }
+    }
+
+    fn frame_sealed(&mut self, end: usize) {
+        self.messages.frame_sealed(end);
     }
 }

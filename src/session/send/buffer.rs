@@ -31,18 +31,50 @@ pub(crate) enum Entry {
     Packed(Packed),
 }
 
+impl Entry {
+    /// How many messages there are in it.
+    pub(crate) fn messages(&self) -> u64 {
+        match self {
+            Self::Message(_) => 1,
+            Self::Packed(packed) => packed.messages(),
+        }
+    }
+
+    /// What they cost.
+    pub(crate) fn reserved(&self) -> Reserved {
+        match self {
+            Self::Message(message) => message.reserved(),
+            Self::Packed(packed) => packed.reserved(),
+        }
+    }
+}
+
 /// A message by itself.
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) body: Bytes,
+    pub(crate) terms: Terms,
+}
+
+/// What is known of a message besides its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
     pub(crate) deadline: Option<Instant>,
     quota: Quota,
+}
+
+#[cfg(test)]
+impl Terms {
+    /// Those of a message that the session's own reserve has paid for.
+    pub(crate) fn for_tests() -> Self {
+        Self { deadline: None, quota: Quota::Session }
+    }
 }
 
 impl Queued {
     /// What it cost.
     pub(crate) fn reserved(&self) -> Reserved {
-        Reserved::of(self.quota, message_cost(self.body.len()))
+        Reserved::of(self.terms.quota, message_cost(self.body.len()))
     }
 }
 
@@ -66,6 +98,11 @@ impl Packed {
     /// What all of them cost.
     pub(crate) fn reserved(&self) -> Reserved {
         self.reserved
+    }
+
+    /// Bytes of the longest, or a few more.
+    pub(super) fn longest(&self) -> usize {
+        SMALL.min(self.bytes.len())
     }
 
     /// They are done with.
@@ -126,6 +163,12 @@ impl SendBuffer {
         }
     }
 
+    /// Puts these in front of all that waits.
+    pub(crate) fn push_front(&mut self, mut earlier: QueuedMessages) {
+        earlier.append(std::mem::take(&mut self.queued));
+        self.queued = earlier;
+    }
+
     /// What waits.
     pub(crate) fn queued(&mut self) -> &mut QueuedMessages {
         &mut self.queued
@@ -146,7 +189,8 @@ impl SendBuffer {
             Some(packing) if body.len() <= SMALL && deadline.is_none() => packing,
             _ => {
                 let body = std::mem::take(body);
-                self.queued.entries.push_back(Entry::Message(Queued { body, deadline, quota }));
+                let terms = Terms { deadline, quota };
+                self.queued.entries.push_back(Entry::Message(Queued { body, terms }));
                 return;
             }
         };
@@ -170,6 +214,34 @@ impl QueuedMessages {
         self.entries.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter()
+    }
+
+    pub(crate) fn push(&mut self, entry: Entry) {
+        self.entries.push_back(entry);
+    }
+
+    /// Adds these behind.
+    pub(crate) fn append(&mut self, mut later: Self) {
+        if self.entries.is_empty() {
+            *self = later;
+        } else {
+            self.entries.append(&mut later.entries);
+        }
+    }
+
+    /// Takes out what `keep` does not want, in order.
+    pub(crate) fn split_off(&mut self, keep: impl Fn(&Entry) -> bool) -> Self {
+        let (kept, other) = std::mem::take(&mut self.entries).into_iter().partition(keep);
+        self.entries = kept;
+        Self { entries: other }
+    }
+
     pub(crate) fn front(&self) -> Option<&Entry> {
         self.entries.front()
     }
@@ -178,14 +250,27 @@ impl QueuedMessages {
         self.entries.pop_front()
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.entries.clear();
+    /// While there are none, keeps memory for no more than so many.
+    pub(crate) fn shrink_to(&mut self, entries: usize) {
+        if self.entries.is_empty() && self.entries.capacity() > entries {
+            self.entries = VecDeque::new();
+        }
     }
 
     /// Keeps no memory that only traffic needs.
     pub(crate) fn shrink(&mut self) {
-        if self.entries.is_empty() && self.entries.capacity() > LARGE_IDLE {
-            self.entries = VecDeque::new();
+        self.shrink_to(LARGE_IDLE);
+    }
+
+    /// Blocks that may wait for long keep no more memory than four times what they have, and `slack`.
+    pub(crate) fn shrink_packed(&mut self, slack: usize, buffers: &BufferPool) {
+        for entry in &mut self.entries {
+            if let Entry::Packed(Packed { bytes, .. }) = entry
+                && bytes.capacity() > 4 * bytes.len() + slack
+            {
+                let exact = bytes.as_slice().to_vec();
+                buffers.give_write(std::mem::replace(bytes, exact));
+            }
         }
     }
 }

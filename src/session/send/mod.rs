@@ -4,3 +4,4 @@ pub(super) mod budget;
 pub(super) mod buffer;
 pub(super) mod queue;
 pub(super) mod quota;
+pub(super) mod unsent;

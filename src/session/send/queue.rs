@@ -20,12 +20,17 @@ use crate::session::signal::DriverSignal;
 use super::budget::SendBudget;
 use super::buffer::{QueuedMessages, SendBuffer};
 use super::quota::{Quota, Reserved};
+use super::unsent::Unsent;
 
 /// What the queue holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct QueueLevel {
-    /// Messages accepted since the session began.
+    /// Messages accepted since the session began, those that were carried over among them.
     pub(crate) accepted: u64,
+    /// Of those: accepted by an earlier session of the peer.
+    pub(crate) carried: u64,
+    /// Messages that have left the session unsent.
+    pub(crate) left: u64,
     /// Bytes that are paid for, bookkeeping included: queued, and sealed but not written.
     pub(crate) bytes: usize,
 }
@@ -80,6 +85,8 @@ struct State {
     driver_sleeps: bool,
     refused: Option<SendErrorKind>,
     accepted: u64,
+    carried: u64,
+    left: u64,
 }
 
 impl Queue {
@@ -276,12 +283,7 @@ impl Queue {
         if reserved == Reserved::default() {
             return;
         }
-        let waiting = {
-            let mut state = self.lock();
-            state.own = state.own.saturating_sub(reserved.own);
-            state.budget = state.budget.saturating_sub(reserved.budget);
-            state.waiting > 0
-        };
+        let waiting = self.lock().give_back(reserved);
         if reserved.budget > 0 {
             budget.permits.add_permits(reserved.budget);
         }
@@ -306,15 +308,51 @@ impl Queue {
         self.room.notify_waiters();
     }
 
-    /// Drops what is queued and gives all that is paid for back to the budget. Only after
-    /// [`refuse`](Self::refuse), when the driver has given up what it had taken.
-    pub(crate) fn clear(&self, budget: &SendBudget) {
-        let (buffer, paid) = {
+    /// Puts what an earlier session has left in front of all that waits. It has paid, and stays paid for.
+    /// Whether the driver has to be woken.
+    ///
+    /// # Errors
+    ///
+    /// The messages, when the session takes no more.
+    pub(crate) fn carry_over(&self, unsent: Unsent) -> Result<bool, Unsent> {
+        let mut state = self.lock();
+        if state.refused.is_some() {
+            return Err(unsent);
+        }
+        let (messages, reserved) = (unsent.messages(), unsent.reserved());
+        state.own += reserved.own;
+        state.budget += reserved.budget;
+        state.accepted += messages;
+        state.carried += messages;
+        state.buffer.push_front(unsent.into_queue());
+        Ok(std::mem::take(&mut state.driver_sleeps))
+    }
+
+    /// Takes out what is queued; it stays paid for until [`settle`](Self::settle).
+    pub(crate) fn take_rest(&self) -> QueuedMessages {
+        std::mem::take(self.lock().buffer.queued())
+    }
+
+    /// These leave the session, and what they have paid goes with them.
+    pub(crate) fn leave(&self, unsent: &Unsent) {
+        let waiting = {
+            let mut state = self.lock();
+            state.left += unsent.messages();
+            state.give_back(unsent.reserved())
+        };
+        if waiting {
+            self.room.notify_one();
+        }
+    }
+
+    /// Gives all that is paid for back to the budget. Only after [`refuse`](Self::refuse), when nothing
+    /// is queued any more and the driver has given up what it had taken.
+    pub(crate) fn settle(&self, budget: &SendBudget) {
+        let paid = {
             let mut state = self.lock();
             state.own = 0;
-            (std::mem::take(&mut state.buffer), std::mem::take(&mut state.budget))
+            std::mem::take(&mut state.budget)
         };
-        drop(buffer);
         if paid > 0 {
             budget.permits.add_permits(paid);
         }
@@ -322,11 +360,19 @@ impl Queue {
 
     pub(crate) fn level(&self) -> QueueLevel {
         let state = self.lock();
-        QueueLevel { accepted: state.accepted, bytes: state.own + state.budget }
+        let State { accepted, carried, left, own, budget, .. } = *state;
+        QueueLevel { accepted, carried, left, bytes: own + budget }
     }
 }
 
 impl State {
+    /// These bytes are not the session's any more. Whether a caller waits for room.
+    fn give_back(&mut self, reserved: Reserved) -> bool {
+        self.own = self.own.saturating_sub(reserved.own);
+        self.budget = self.budget.saturating_sub(reserved.budget);
+        self.waiting > 0
+    }
+
     /// `body` is empty afterwards, or its bytes have been copied: then the caller drops it, when the
     /// lock is gone.
     #[inline]

@@ -31,4 +31,10 @@ impl Reserved {
         self.own += other.own;
         self.budget += other.budget;
     }
+
+    /// `other` is part of it.
+    pub(crate) fn subtract(&mut self, other: Self) {
+        self.own -= other.own;
+        self.budget -= other.budget;
+    }
 }

@@ -510,7 +510,7 @@ impl World {
                 self.came(node, message);
             }
             let events = &mut self.nodes[node].events;
-            let (mut opened, mut closed) = (0, 0);
+            let (mut opened, mut closed, mut carried, mut given_up) = (0, 0, 0, 0);
             while let Some(event) = events.recv().await {
                 match event.expect("no event is lost") {
                     PoolEvent::Opened { .. } => opened += 1,
@@ -518,15 +518,19 @@ impl World {
                         closed += 1;
                         assert_ne!(reason, CloseReason::Internal);
                         assert_eq!(
-                            report.accepted,
-                            report.delivered + report.unknown + report.expired
+                            report.accepted + report.carried,
+                            report.delivered + report.unknown + report.unsent + report.expired
                         );
                         *total += report;
                     }
+                    PoolEvent::CarriedOver { messages, .. } => carried += messages,
+                    PoolEvent::Unsent { messages, .. } => given_up += messages,
                     _ => {}
                 }
             }
             assert_eq!(opened, closed, "a session that opened has closed");
+            assert_eq!(total.carried, carried, "what was carried over was told");
+            assert_eq!(total.unsent, carried + given_up, "what was left was carried over, or told");
             let pool = &self.nodes[node].pool;
             let limits = pool.snapshot().limits;
             assert_eq!(pool.state().sessions.slots.len(), 0);

@@ -31,7 +31,6 @@ pub(crate) struct PlainConnection {
     goodbye: Option<GoodbyeReason>,
     /// Our goodbye is written, the peer's has come.
     done: (bool, bool),
-    sent: u64,
     received: u64,
 }
 
@@ -120,10 +119,13 @@ impl Connection for PlainConnection {
             };
             let length = if self.done.0 { 0 } else { message.len() as u16 + 2 };
             self.put(out, length, &message);
-            sealed.messages_finished += u64::from(!self.done.0);
+            if !self.done.0 {
+                source.finished(message);
+                sealed.messages_finished += 1;
+            }
+            source.frame_sealed(out.len());
             sealed.frames += 1;
         }
-        self.sent += sealed.messages_finished;
         sealed.bytes = out.len() - begin;
         Ok(sealed)
     }
@@ -154,9 +156,5 @@ impl Connection for PlainConnection {
 
     fn received(&self) -> u64 {
         self.received
-    }
-
-    fn sent(&self) -> u64 {
-        self.sent
     }
 }

@@ -183,7 +183,8 @@ async fn a_write_without_progress_ends_the_session_as_stalled() {
     sends.abort();
     assert_eq!(reason, CloseReason::Stalled);
     assert_eq!(passed(start), Duration::from_secs(30));
-    assert_eq!(report.unknown, 1);
+    // The peer's end of the stream takes none of it.
+    assert_eq!((report.unknown, report.unsent), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -250,7 +251,7 @@ async fn a_driver_that_is_dropped_unrun_resolves_all_who_wait() {
     );
     assert_eq!(lease.closed().await, reason);
     let ended = host.ended.lock().unwrap();
-    assert_eq!((ended.len(), ended[0].0, ended[0].1.unknown), (1, reason, 1));
+    assert_eq!((ended.len(), ended[0].0, ended[0].1.unsent), (1, reason, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -308,9 +309,11 @@ fn a_session_is_small() {
     // A pool holds a hundred thousand idle ones. These two are an idle session's memory, besides what
     // snow, the timer and the stream keep; whoever makes them grow had better say why.
     let (driver, session) = (size_of::<Driver>(), size_of::<Session>());
-    // What the link takes at a time, and what went one way without an answer, are 104 bytes of it.
-    assert!(driver <= 1_160, "{driver} bytes");
-    assert!(session <= 904, "{session} bytes");
+    // What the link takes at a time, and what went one way without an answer, are 104 bytes of it; the
+    // messages of the frames that are being written, and where those end, are 80.
+    assert!(driver <= 1_240, "{driver} bytes");
+    // How many messages were carried over, and have left, are 16 bytes of it.
+    assert!(session <= 920, "{session} bytes");
 }
 
 #[tokio::test(start_paused = true)]

@@ -36,6 +36,8 @@ use crate::verify::pair::{accept, params, transports};
 struct FakeHost {
     retired: Mutex<Vec<CloseReason>>,
     ended: Mutex<Vec<(CloseReason, SessionReport)>>,
+    /// What sessions have left.
+    unsent: Mutex<Vec<Unsent>>,
     panic_when_retired: AtomicBool,
     panic_when_ended: AtomicBool,
     /// What health checks answer; none: no check.
@@ -57,12 +59,17 @@ impl Host for FakeHost {
         drop(slot);
     }
 
-    fn ended(&self, session: &Arc<Session>, reason: CloseReason, report: SessionReport) {
-        assert_eq!(session.ended(), Some(reason));
-        self.ended.lock().unwrap().push((reason, report));
+    fn ended(&self, session: &Arc<Session>, ended: Ended) {
+        assert_eq!(session.ended(), Some(ended.why));
+        self.ended.lock().unwrap().push((ended.why, ended.report));
+        self.unsent.lock().unwrap().extend(ended.unsent);
         let slot = self.slot.lock().unwrap().take();
         drop(slot);
         assert!(!self.panic_when_ended.load(Ordering::Relaxed), "as the test wants it");
+    }
+
+    fn left(&self, _: &Arc<Session>, unsent: Unsent) {
+        self.unsent.lock().unwrap().push(unsent);
     }
 
     fn health_check(self: Arc<Self>, _: &Arc<Session>) -> Option<BoxFuture<'static, bool>> {
@@ -114,8 +121,9 @@ impl End {
         std::iter::from_fn(|| self.inbox.try_recv()).map(|message| message.body).collect()
     }
 
-    /// Nothing is paid for any more.
+    /// Nothing is paid for any more, once what was left is dropped.
     fn assert_settled(&self) {
+        self.host.unsent.lock().unwrap().clear();
         let settings = &self.shared.settings;
         assert_eq!(self.shared.budget.permits.available_permits(), settings.max_buffered_bytes);
         assert_eq!(self.session.queue.level().bytes, 0);

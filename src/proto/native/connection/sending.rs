@@ -27,7 +27,10 @@ impl NativeConnection {
         let mut sealed = Sealed::default();
         while out.len() < max {
             match self.seal_frame(source, scratch, out, &mut sealed) {
-                Ok(true) => sealed.frames += 1,
+                Ok(true) => {
+                    sealed.frames += 1;
+                    source.frame_sealed(out.len());
+                }
                 Ok(false) => break,
                 Err(error) => {
                     self.failed = Some(error);

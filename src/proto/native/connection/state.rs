@@ -96,7 +96,8 @@ pub(crate) struct NativeConnection {
     pub(super) verdict: Option<Verdict>,
     pub(super) drain: bool,
     pub(super) goodbye: Option<GoodbyeReason>,
-    pub(super) sent: u64,
+    /// Messages written whole into frames.
+    pub(crate) sent: u64,
     pub(super) bytes_since_rekey: u64,
     pub(super) frames_since_rekey: u64,
     pub(super) rekeys: u64,
@@ -218,6 +219,10 @@ impl Connection for NativeConnection {
         self.seal_frames(source, scratch, out, max)
     }
 
+    fn take_unfinished(&mut self) -> Option<Bytes> {
+        self.outbox.take_unfinished()
+    }
+
     fn aim_at(&mut self, bytes: usize) {
         self.frame_aim = bytes;
     }
@@ -281,10 +286,6 @@ impl Connection for NativeConnection {
 
     fn received(&self) -> u64 {
         self.received
-    }
-
-    fn sent(&self) -> u64 {
-        self.sent
     }
 
     fn rekeys(&self) -> u64 {

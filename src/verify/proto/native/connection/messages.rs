@@ -13,7 +13,7 @@ fn every_length_around_a_frame_arrives_whole() {
         pair.settle().unwrap();
         assert_eq!(pair.side(Responder).messages(), messages);
         assert_eq!(pair.side(Responder).core.received(), 8);
-        assert_eq!(pair.side(Initiator).core.sent(), 8);
+        assert_eq!(pair.side(Initiator).core.sent, 8);
     }
 }
 
