@@ -37,6 +37,17 @@ fn configure(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the kernel holds less than the bound. If it does not, it tells when it does. A write does not
+/// say so: Linux looks at the bound when it begins a buffer, and then fills that one, 64 KiB and more.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn has_room(stream: &TcpStream) -> io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut asked = [PollFd::new(stream, PollFlags::OUT)];
+    Ok(poll(&mut asked, Some(&AT_ONCE))? > 0)
+}
+
 impl AsyncRead for PacedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -57,12 +68,15 @@ impl AsyncWrite for PacedStream {
         use std::task::ready;
         use tokio::io::Interest;
 
-        // Linux looks at the bound when it begins a buffer, and then fills that one: 64 KiB and more.
-        // The end of a record ends the buffer.
-        const FLAGS: libc::c_int = libc::MSG_EOR | libc::MSG_NOSIGNAL;
         loop {
             ready!(self.0.poll_write_ready(cx))?;
-            let send = || socket2::SockRef::from(&self.0).send_with_flags(bytes, FLAGS);
+            let send = || {
+                if has_room(&self.0)? {
+                    socket2::SockRef::from(&self.0).send(bytes)
+                } else {
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+            };
             match self.0.try_io(Interest::WRITABLE, send) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 sent => return Poll::Ready(sent),
