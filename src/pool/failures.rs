@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::base::address::Address;
 use crate::base::config::Settings;
-use crate::base::error::DialError;
+use crate::base::error::{CloseReason, DialError};
 use crate::base::id::PeerId;
 use crate::base::sync::{Mutex, lock};
 use crate::proto::backoff::{BackoffTable, Bounds, Outcome};
@@ -65,6 +65,15 @@ impl Failures {
             return;
         }
         table.clear(peer, Instant::now().into_std());
+        let evicted = table.take_spent();
+        drop(table);
+        drop(evicted);
+    }
+
+    /// A session to this peer has ended because nothing came from it any more.
+    pub(crate) fn lost(&self, peer: PeerId, why: CloseReason) {
+        let mut table = lock(&self.table);
+        table.lost(peer, DialError::SessionEnded(why), Instant::now().into_std());
         let evicted = table.take_spent();
         drop(table);
         drop(evicted);

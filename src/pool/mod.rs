@@ -28,6 +28,7 @@ pub(crate) mod shutdown;
 pub(crate) mod slots;
 pub(crate) mod state;
 pub(crate) mod stop_signal;
+pub(crate) mod suspend;
 pub(crate) mod target;
 
 pub use builder::PoolBuilder;

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 
 use crate::base::address::Address;
 use crate::base::environment::share;
-use crate::base::error::{CloseReason, Limit};
+use crate::base::error::{CloseReason, ErrorKind, Limit};
 use crate::base::event::PoolEvent;
 use crate::base::id::{Origin, PeerId, SessionId};
 use crate::base::io::BoxFuture;
@@ -64,6 +64,8 @@ pub(crate) struct SessionTable {
     pub(crate) ended: Notify,
     /// Notified when a session comes under the watch of expiry.
     pub(crate) appeared: Notify,
+    /// Notified when a session is in its slot.
+    opened: Notify,
 }
 
 /// A connection whose peer has authenticated, as far as its session needs to know it.
@@ -109,6 +111,7 @@ impl SessionTable {
             drained: Mutex::default(),
             ended: Notify::new(),
             appeared: Notify::new(),
+            opened: Notify::new(),
             ctx,
             lifecycle,
             checks,
@@ -185,18 +188,26 @@ impl SessionTable {
         LeaseCore::new(Session::new(spec, &self.shared), self.ctx.settings.max_leases)
     }
 
-    /// A session for its slot, without a task yet, with what earlier ones have left unsent. Called under
-    /// the slot's lock.
+    /// A session for its slot, without a task yet, that sends first what earlier ones have left unsent.
+    /// Called under the slot's lock, in which it displaces the session that is there.
     pub(crate) fn build_pooled(
         &self,
         spec: SessionSpec,
         permit: SlotPermit,
+        displaced: Option<&PooledSession>,
     ) -> (LeaseHandle, PooledSession) {
         let leases = self.build(spec);
         let session = leases.session();
         if let Some(unsent) = self.carry_over.take(&session.peer()) {
             // Its driver does not run yet.
             let _ = self.carry_to(session, unsent);
+        }
+        let in_doubt = |old: &&Arc<Session>| old.retired() == Some(CloseReason::InDoubt);
+        for old in self.draining.of(&session.peer()).iter().filter(in_doubt) {
+            old.succeeded_by(session);
+        }
+        if let Some(pooled) = displaced {
+            pooled.session().succeeded_by(session);
         }
         let pooled = PooledSession { leases: UncountedRef::of(&leases), permit: Some(permit) };
         (leases, pooled)
@@ -243,6 +254,7 @@ impl SessionTable {
         let session = leases.session();
         self.failures.forget(&session.peer());
         self.watch(session);
+        self.opened.notify_waiters();
         self.note_carried(session, session.carried());
         self.carry_over.report();
         if let Some((dial, phase)) = displaced.dial {
@@ -260,7 +272,7 @@ impl SessionTable {
             });
             self.retire_pooled(old, CloseReason::Superseded);
         }
-        self.draining.of(&session.peer()).iter().for_each(|old| old.succeeded());
+        self.draining.of(&session.peer()).iter().for_each(|old| old.tell_successor());
         if displaced.conflict {
             self.ctx.counters.identity_conflicts.one();
             warn!(peer = %session.peer().short(), "two processes seem to run one identity");
@@ -307,6 +319,20 @@ impl SessionTable {
         self.close_if_over(&session);
     }
 
+    /// Notes that the peer's session has left its slot because nothing came from the peer any more.
+    fn note_lost(&self, session: &Session, why: CloseReason) {
+        let is_silence = matches!(
+            why,
+            CloseReason::PingTimeout
+                | CloseReason::InDoubt
+                | CloseReason::Stalled
+                | CloseReason::Io(ErrorKind::TimedOut | ErrorKind::Unreachable)
+        );
+        if is_silence {
+            self.failures.lost(session.peer(), why);
+        }
+    }
+
     fn close_if_over(&self, session: &Session) {
         if self.lifecycle.life() == Life::Closed {
             session.close(CloseReason::PoolClosed);
@@ -327,6 +353,30 @@ impl SessionTable {
     /// The number and the sums of the sessions that ended since a drain began.
     pub(crate) fn drained(&self) -> (usize, SessionReport) {
         *lock(&self.drained)
+    }
+
+    /// Waits until there is a session, or something that may become one. Cancel safe.
+    pub(crate) async fn any(&self) {
+        loop {
+            let opened = self.opened.notified();
+            if self.slots.len() > 0 {
+                return;
+            }
+            opened.await;
+        }
+    }
+
+    /// The machine was suspended: sessions are probed before they are handed out, and those of kept peers
+    /// at once.
+    pub(crate) fn doubt_all(&self) {
+        let all =
+            self.slots.collect(|_, slot| slot.session().map(|pooled| pooled.session().clone()));
+        for session in all {
+            session.note_suspended();
+            if self.kept.contains(&session.peer()) {
+                session.request_probe();
+            }
+        }
     }
 
     // ---- what is left unsent -------------------------------------------------------------------
@@ -457,6 +507,7 @@ fn is_live(pooled: &PooledSession) -> bool {
 impl Host for SessionTable {
     fn retired(&self, session: &Arc<Session>, why: CloseReason) {
         if let Some(pooled) = self.take(session) {
+            self.note_lost(session, why);
             self.retire_pooled(pooled, why);
         }
     }
@@ -464,6 +515,7 @@ impl Host for SessionTable {
     fn ended(&self, session: &Arc<Session>, ended: Ended) {
         let Ended { why: reason, retired, report, unsent } = ended;
         if let Some(pooled) = self.take(session) {
+            self.note_lost(session, reason);
             self.idle.remove(session);
             drop(pooled);
         }
@@ -492,6 +544,11 @@ impl Host for SessionTable {
         }
         self.kept.lost(&session.peer());
         self.ended.notify_waiters();
+    }
+
+    fn may_redial(&self, session: &Session) -> bool {
+        let dialled = session.origin() == Origin::Outbound && session.remote().is_some();
+        dialled || self.kept.contains(&session.peer())
     }
 
     fn left(&self, session: &Arc<Session>, unsent: Unsent) {

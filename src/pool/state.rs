@@ -17,6 +17,7 @@ use crate::pool::limits::Capacity;
 use crate::pool::persistent::PersistentPeers;
 use crate::pool::reaper::Reaper;
 use crate::pool::sessions::SessionTable;
+use crate::pool::suspend::SuspendWatch;
 use crate::session;
 use crate::transport::seam::Transport as _;
 use crate::transport::{AnyTransport, Connector};
@@ -88,6 +89,7 @@ impl PoolState {
         });
         Reaper::new(ctx.clone(), lifecycle.clone(), sessions.clone()).spawn();
         sessions.carry_over.clone().spawn(&lifecycle);
+        SuspendWatch::new(ctx.clone(), sessions.clone()).spawn(&lifecycle);
         Self {
             listeners: Listeners::new(ctx.clone(), lifecycle.clone(), checks, responder.clone()),
             persistent: PersistentPeers::new(

@@ -18,6 +18,9 @@ const MAX_TRIED: usize = 16;
 pub(crate) enum Outcome {
     /// No session could be had: connect, handshake or verdict failed or timed out. Exponential.
     Unreachable,
+    /// As that, and nobody answered at all. A peer that was [lost](BackoffTable::lost) is tried again soon,
+    /// however often: it is likely to be where it was, behind a link that is away.
+    Silent,
     /// The peer is full or draining, and may have said for how long.
     Busy {
         /// What it asked for; without it the wait is exponential.
@@ -42,6 +45,9 @@ pub(crate) struct Bounds {
     pub(crate) capacity: usize,
 }
 
+/// How long a peer that was lost is looked for.
+const LOOKED_FOR: Duration = Duration::from_secs(3_600);
+
 /// A peer's standing.
 #[derive(Clone, Copy, Default)]
 struct Standing {
@@ -49,6 +55,8 @@ struct Standing {
     failures: u32,
     /// Until when the application refuses the peer, whatever its address.
     refused_until: Option<Instant>,
+    /// When a session to it was lost.
+    lost_at: Option<Instant>,
     tried: Tried,
 }
 
@@ -103,9 +111,14 @@ impl<E> BackoffTable<E> {
     ) -> Instant {
         self.forget_the_old(now);
         let (known_until, mut standing) = self.forget(&peer).unwrap_or((now, Standing::default()));
-        standing.failures = standing.failures.saturating_add(1);
+        let is_looked_for = standing.lost_at.is_some_and(|lost| now < lost + LOOKED_FOR);
+        if !(is_looked_for && outcome == Outcome::Silent) {
+            standing.failures = standing.failures.saturating_add(1);
+        }
         let wait = match outcome {
-            Outcome::Unreachable | Outcome::Busy { retry_after: None } => {
+            // Nobody is there to be disturbed.
+            Outcome::Silent if is_looked_for => self.bounds.first / 2,
+            Outcome::Unreachable | Outcome::Silent | Outcome::Busy { retry_after: None } => {
                 self.exponential(standing.failures, random)
             }
             Outcome::Busy { retry_after: Some(asked) } => {
@@ -120,6 +133,14 @@ impl<E> BackoffTable<E> {
         }
         self.put(peer, Entry { until, standing, error });
         until
+    }
+
+    /// A session to this peer has ended because nothing came from it any more. It may be dialled at once.
+    pub(crate) fn lost(&mut self, peer: PeerId, error: E, now: Instant) {
+        self.forget_the_old(now);
+        let (until, mut standing) = self.forget(&peer).unwrap_or((now, Standing::default()));
+        standing.lost_at = Some(now);
+        self.put(peer, Entry { until, standing, error });
     }
 
     /// The application wants no session to this peer until then, at whatever address.

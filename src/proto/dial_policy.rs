@@ -41,8 +41,10 @@ pub(crate) enum Unanswered {
     /// The peer was not tried: the pool is closed, one of its limits is reached, or no address is
     /// known.
     NotTried,
-    /// The look-up, every connection or every handshake failed, or `dial_timeout` passed.
+    /// The look-up, every connection or every handshake failed.
     Unreachable,
+    /// Nobody answered in all the time that there was: not even to refuse.
+    Silent,
     /// Our own check refused the peer, or it is one that nobody can dial.
     Refused,
 }
@@ -53,6 +55,7 @@ impl Unanswered {
         match self {
             Self::NotTried => None,
             Self::Unreachable => Some(Outcome::Unreachable),
+            Self::Silent => Some(Outcome::Silent),
             Self::Refused => Some(Outcome::Refused),
         }
     }

@@ -28,6 +28,8 @@ pub(crate) enum Due {
     /// The peer has not answered the caller's probe, but it is alive beyond doubt: the probe has an
     /// answer, after this time.
     ProbeAnswered(Duration),
+    /// The peer may be gone: another session to it is wanted.
+    InDoubt,
     /// The peer is dead: end the session.
     PeerSilent,
     /// The peer was silent for `keepalive`: ping it.
@@ -52,6 +54,21 @@ pub(crate) enum Ping {
 /// How long a side that has received something may be silent: then it says so by a receipt.
 const RECEIPT_AFTER: Duration = Duration::from_secs(2);
 
+/// How long a peer may be silent that has something of ours to receive, before we look for another way to
+/// it: its receipt, and a slow round trip. The system sends lost packets again ever more seldom, so that a
+/// session comes back late from a cut of some seconds, and a new one at once.
+const DOUBTED: Duration = Duration::from_secs(5);
+
+/// On a link that is slow to answer, or on which packets are lost for want of room, so many times the
+/// slowest answer of late.
+const DOUBTED_ANSWERS: u32 = 4;
+
+/// How long an answer is remembered that was slow.
+const OF_LATE: Duration = Duration::from_secs(60);
+
+/// For how long nothing is known of a new session's link: until then silence is not doubted.
+const GETTING_TO_KNOW: Duration = Duration::from_secs(10);
+
 /// How long we wait for a word of a peer that has something of ours to receive. WireGuard waits as long.
 const UNANSWERED: Duration = Duration::from_secs(15);
 
@@ -75,6 +92,32 @@ impl OneWay {
     }
 }
 
+/// The slowest answer of late, beyond the time that a peer may take for a receipt.
+#[derive(Clone, Copy, Debug)]
+struct Slowest {
+    time: Duration,
+    until: Instant,
+}
+
+impl Slowest {
+    /// On a link that is not known yet.
+    fn unknown(now: Instant) -> Self {
+        Self { time: UNANSWERED / DOUBTED_ANSWERS, until: now + GETTING_TO_KNOW }
+    }
+
+    fn answered(&mut self, time: Duration, now: Instant) {
+        if time >= self.time || now > self.until {
+            *self = Self { time, until: now + OF_LATE };
+        }
+    }
+
+    /// When an answer is late that has been awaited since then.
+    fn late_at(self, since: Instant) -> Instant {
+        let of_late = if since <= self.until { self.time } else { Duration::ZERO };
+        since + DOUBTED.max(DOUBTED_ANSWERS * of_late)
+    }
+}
+
 /// How far the session has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -94,6 +137,7 @@ enum Limit {
     KeepAlive,
     Receipt,
     Unanswered,
+    Doubt,
     Probe,
     Death,
     Ping,
@@ -110,6 +154,7 @@ pub(crate) struct Liveness {
     heard_at: Instant,
     /// What we have written since.
     unanswered: OneWay,
+    slowest: Slowest,
     /// What has come since we wrote.
     unreceipted: OneWay,
     /// When the peer last said that it is alive though it does not read.
@@ -122,6 +167,8 @@ pub(crate) struct Liveness {
     probe_since: Option<Instant>,
     /// The session is marked: it is to be probed before it is handed out.
     needs_probe: bool,
+    /// It was said since the peer was heard that it may be gone.
+    in_doubt: bool,
 }
 
 impl Liveness {
@@ -132,12 +179,14 @@ impl Liveness {
             step_at: expires_at,
             heard_at: now,
             unanswered: OneWay::default(),
+            slowest: Slowest::unknown(now),
             unreceipted: OneWay::default(),
             keep_alive_at: None,
             paused: None,
             blocked_since: None,
             probe_since: None,
             needs_probe: false,
+            in_doubt: false,
         }
     }
 
@@ -163,9 +212,17 @@ impl Liveness {
     /// probed, and is not any more.
     pub(crate) fn heard(&mut self, bytes: usize, now: Instant) -> bool {
         self.heard_at = now;
-        self.unanswered = OneWay::default();
+        if let Some(since) = std::mem::take(&mut self.unanswered).since {
+            self.slowest.answered((now - since).saturating_sub(RECEIPT_AFTER), now);
+        }
+        self.in_doubt = false;
         self.unreceipted.add(bytes, now);
         std::mem::take(&mut self.needs_probe)
+    }
+
+    /// The machine was suspended: the peer is to be probed before the session is handed out.
+    pub(crate) fn suspended(&mut self) {
+        self.needs_probe = true;
     }
 
     /// Messages of the peer's have come; the first may have come with its verdict.
@@ -202,9 +259,12 @@ impl Liveness {
         self.blocked_since.get_or_insert(now);
     }
 
-    /// A write has made progress.
+    /// A write has made progress. If it was blocked, the peer's system has acknowledged something.
     pub(crate) fn wrote(&mut self, bytes: usize, now: Instant) {
-        self.blocked_since = None;
+        if let Some(since) = self.blocked_since.take() {
+            self.unanswered = OneWay::default();
+            self.slowest.answered(now - since, now);
+        }
         self.unreceipted = OneWay::default();
         self.unanswered.add(bytes, now);
     }
@@ -243,6 +303,10 @@ impl Liveness {
                 self.unreceipted = OneWay::default();
                 Due::Receipt
             }
+            Limit::Doubt => {
+                self.in_doubt = true;
+                Due::InDoubt
+            }
             Limit::Unanswered => Due::PeerSilent,
             Limit::Probe => self.judge_probe(settings, ping, now),
             Limit::Death => Due::PeerSilent,
@@ -255,7 +319,7 @@ impl Liveness {
     }
 
     /// When each limit is reached, as things are.
-    fn deadlines(&self, settings: &Settings, ping: Ping) -> [(Limit, Option<Instant>); 9] {
+    fn deadlines(&self, settings: &Settings, ping: Ping) -> [(Limit, Option<Instant>); 10] {
         // While we do not read, silence means nothing.
         let ping = if self.is_paused() { Ping::Unavailable } else { ping };
         let after_silence = |limit: Duration| match ping {
@@ -293,6 +357,12 @@ impl Liveness {
             (Limit::KeepAlive, self.paused),
             (Limit::Receipt, self.unreceipted.since.map(|since| since + RECEIPT_AFTER)),
             (Limit::Unanswered, unanswered.map(|since| excused(since + UNANSWERED))),
+            (
+                Limit::Doubt,
+                unanswered
+                    .filter(|_| !self.in_doubt)
+                    .map(|since| excused(self.slowest.late_at(since))),
+            ),
             (Limit::Probe, probe_since.map(|since| since + settings.ping_timeout)),
             (Limit::Death, death),
             (Limit::Ping, after_silence(settings.keepalive).filter(|_| ping == Ping::Idle)),

@@ -32,6 +32,9 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// reached the inbox and before the waiters for its end are woken.
     fn ended(&self, session: &Arc<Session>, ended: Ended);
 
+    /// Whether the pool, or the application, can open another session to this peer.
+    fn may_redial(&self, session: &Session) -> bool;
+
     /// The session drains because a newer one has taken its place: these messages it had not begun to
     /// write.
     fn left(&self, session: &Arc<Session>, unsent: Unsent);

@@ -18,6 +18,8 @@ pub(super) const CAPACITY: u32 = 1 << 2;
 pub(super) const LEASES: u32 = 1 << 3;
 /// A newer session of the peer stands.
 pub(super) const SUCCESSOR: u32 = 1 << 4;
+/// The machine was suspended: nothing is known of the peer.
+pub(super) const SUSPENDED: u32 = 1 << 5;
 
 /// See the module.
 #[derive(Debug, Default)]

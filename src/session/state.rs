@@ -16,6 +16,7 @@ use crate::base::address::Address;
 use crate::base::error::{CloseReason, PingError, SendErrorKind, SessionClosed};
 use crate::base::id::{Origin, PeerId, SessionId};
 use crate::base::metrics::{SessionReport, SessionSnapshot};
+use crate::base::sync::{Mutex, lock};
 use crate::proto::wire::connection::Abilities;
 
 use super::context::Context;
@@ -28,7 +29,7 @@ use super::receive::exclusive_receiver::ExclusiveReceiver;
 use super::receive::window::ReceiveWindow;
 use super::send::queue::Queue;
 use super::send::unsent::Unsent;
-use super::signal::{COMMAND, DriverSignal, LEASES, PROBE, SUCCESSOR};
+use super::signal::{COMMAND, DriverSignal, LEASES, PROBE, SUCCESSOR, SUSPENDED};
 
 /// What all sessions of one pool share.
 pub(crate) type SessionContext = Context<LeaseCore<Session>>;
@@ -52,6 +53,18 @@ pub(crate) struct SessionSpec {
     pub(crate) expires_at: Option<Instant>,
     /// How the peer sees our address; empty if it did not say.
     pub(crate) observed: Box<str>,
+}
+
+/// A session that sends nothing until this is dropped.
+#[derive(Debug)]
+struct SuccessorHold(Arc<Session>);
+
+impl Drop for SuccessorHold {
+    fn drop(&mut self) {
+        if self.0.queue.release_hold() {
+            self.0.wake();
+        }
+    }
 }
 
 /// What has become of messages that a session has taken over.
@@ -82,6 +95,8 @@ pub(crate) struct Session {
     pub(super) leases: LeaseTable<Self>,
     pub(super) metrics: SessionMetrics,
     pub(super) probes: Probes,
+    /// The session that waits for what this one leaves.
+    successor: Mutex<Option<SuccessorHold>>,
     /// Notified when a lease core has gone, and at retirement and end.
     pub(super) changed: Notify,
     /// Notified when `SessionMetrics::done` has grown, and at the end.
@@ -103,6 +118,7 @@ impl Session {
             lease_mark: AtomicU64::new(context.millis(born)),
             metrics: SessionMetrics::new(context.millis(born)),
             probes: Probes::default(),
+            successor: Mutex::new(None),
             changed: Notify::new(),
             flushed: Notify::new(),
             signal,
@@ -174,10 +190,27 @@ impl Session {
         self.signal.set(COMMAND);
     }
 
-    /// A newer session of the peer stands. If this one drains for its sake, the newer one gets what is
-    /// not sealed.
-    pub(crate) fn succeeded(&self) {
+    /// A newer session of the peer takes the place of this one, which drains for its sake or will at
+    /// once: it leaves what it has not sent to the newer one, which sends nothing before. May be called
+    /// under a lock; [`tell_successor`](Self::tell_successor) is to follow.
+    pub(crate) fn succeeded_by(&self, successor: &Arc<Self>) {
+        let mut waiting = lock(&self.successor);
+        // Looked at under the lock, which the driver takes once more when it has ended the session.
+        if waiting.is_none() && self.ended().is_none() {
+            successor.queue.hold();
+            *waiting = Some(SuccessorHold(successor.clone()));
+        }
+    }
+
+    /// Has the driver leave what it has.
+    pub(crate) fn tell_successor(&self) {
         self.signal.set(SUCCESSOR);
+    }
+
+    /// Lets the successor send, if there is one that waits for this session.
+    pub(super) fn release_successor(&self) {
+        let hold = lock(&self.successor).take();
+        drop(hold);
     }
 
     /// Takes over what an earlier session of the peer has left unsent: it goes out before all that waits.
@@ -232,6 +265,11 @@ impl Session {
         self.probes.end(why);
         self.stop_handing_out(Stage::Retired);
         self.flushed.notify_waiters();
+    }
+
+    /// The machine was suspended: the session is to be probed before it is handed out, if it can be.
+    pub(crate) fn note_suspended(&self) {
+        self.signal.set(SUSPENDED);
     }
 
     /// Asks for a probe without waiting for its outcome.

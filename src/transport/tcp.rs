@@ -4,14 +4,20 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::connector::Connector;
 use super::tcp_stream::PacedStream;
 use crate::base::address::Address;
 use crate::base::io::{BoxFuture, BoxedStream, TargetData};
+
+/// After this time without an answer a SYN counts as lost.
+const RENEW_AFTER: Duration = Duration::from_secs(1);
 
 /// Connects by TCP.
 ///
@@ -20,7 +26,8 @@ use crate::base::io::{BoxFuture, BoxedStream, TargetData};
 /// and control records pass them, and not in the kernel. It sets no time-out of the kernel's: those
 /// count the time in which a peer reads nothing, though it says that it is alive. The session finds a
 /// vanished peer itself.
-/// An [`Address::Host`] is looked up with the system's resolver, and what it finds is tried in
+/// While an address does not answer, it is tried anew each second, so that a link that comes back is used
+/// at once. An [`Address::Host`] is looked up with the system's resolver, and what it finds is tried in
 /// order. It resolves no peer by itself: targets must bring their addresses.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -34,7 +41,7 @@ impl Connector for TcpConnector {
     ) -> BoxFuture<'a, io::Result<BoxedStream>> {
         Box::pin(async move {
             let stream = match address {
-                Address::Socket(socket) => TcpStream::connect(socket).await?,
+                Address::Socket(socket) => connect_socket(*socket).await?,
                 Address::Host { host, port } => connect_host(host, *port).await?,
             };
             let (stream, set) = PacedStream::new(stream);
@@ -47,12 +54,32 @@ impl Connector for TcpConnector {
 async fn connect_host(host: &str, port: u16) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for socket in lookup_host((host, port)).await? {
-        match TcpStream::connect(socket).await {
+        match connect_socket(socket).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
         }
     }
     Err(last)
+}
+
+/// Connects, whatever the system makes of the SYN: it sends one that was lost again after 1, 3 and 7 s, so
+/// that a link which is back would be found late. The first attempt has all the time that the caller gives
+/// it, since its way may be long; beside it another begins each second, in the place of the one before.
+async fn connect_socket(socket: SocketAddr) -> io::Result<TcpStream> {
+    let mut first = pin!(TcpStream::connect(socket));
+    if let Ok(connected) = timeout(RENEW_AFTER, first.as_mut()).await {
+        return connected;
+    }
+    loop {
+        let renewed = timeout(RENEW_AFTER, TcpStream::connect(socket));
+        tokio::select! {
+            biased;
+            connected = &mut first => return connected,
+            renewed = renewed => if let Ok(connected) = renewed {
+                return connected;
+            },
+        }
+    }
 }
 
 /// Accepts TCP connections.

@@ -58,6 +58,10 @@ pub enum CloseReason {
     /// something of ours to receive.
     #[error("the peer was silent")]
     PingTimeout,
+    /// Nothing came from the peer for 5 s while it had something of ours to receive. It may be alive: what
+    /// waited to be sent goes out all the same, on the peer's next session if that comes first.
+    #[error("the peer was silent, and may be gone")]
+    InDoubt,
     /// A write made no progress for `stall_timeout`.
     #[error("no write progress for stall_timeout")]
     Stalled,

@@ -66,7 +66,7 @@ stats! {
         expired_age: u64;
         /// Sessions that made room for others.
         evicted: u64;
-        /// Sessions that did not answer a ping, or whose health check said no.
+        /// Sessions whose peer was silent for too long, or whose health check said no.
         ping_failed: u64;
         /// Sessions that a newer one of the same peer replaced.
         superseded: u64;
@@ -163,7 +163,9 @@ impl Counters {
             CloseReason::Age => self.expired_age.one(),
             CloseReason::Evicted => self.evicted.one(),
             CloseReason::Superseded => self.superseded.one(),
-            CloseReason::PingTimeout | CloseReason::Unhealthy => self.ping_failed.one(),
+            CloseReason::PingTimeout | CloseReason::InDoubt | CloseReason::Unhealthy => {
+                self.ping_failed.one();
+            }
             _ => {}
         }
     }

@@ -5,6 +5,7 @@
 //! connection or a disconnect; from then on it runs to its verdict.
 
 use std::future::Future;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,8 +92,16 @@ fn why_unanswered(error: &DialError) -> Unanswered {
         DialError::PoolClosed | DialError::Limit(_) | DialError::NoAddress(_) => {
             Unanswered::NotTried
         }
+        DialError::TimedOut | DialError::Handshake(HandshakeError::NoAnswer) => Unanswered::Silent,
+        DialError::Connect { source, .. } if is_silence(source.kind()) => Unanswered::Silent,
         _ => Unanswered::Unreachable,
     }
+}
+
+/// Whether a connection that failed so has met nobody who could refuse it.
+fn is_silence(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut};
+    matches!(kind, TimedOut | HostUnreachable | NetworkUnreachable | NetworkDown)
 }
 
 /// One dial's run.
@@ -327,7 +336,7 @@ impl DialTask {
                 let Some(permit) = permit_of(slot).or_else(|| spare.take()) else {
                     return Reserved::NeedsPermit;
                 };
-                let (leases, pooled) = sessions.build_pooled(spec.clone(), permit);
+                let (leases, pooled) = sessions.build_pooled(spec.clone(), permit, slot.session());
                 let id = leases.session().id();
                 let displaced = slot.install_outbound(attempt, id, *claim, pooled);
                 Reserved::Decided(Judged::Adopt { case, leases, displaced })

@@ -208,7 +208,7 @@ impl Decider {
                 };
                 // Drawn under the lock, so that stamps follow the order of decisions.
                 let stamp = sessions.next_stamp();
-                let (leases, pooled) = sessions.build_pooled(spec.clone(), permit);
+                let (leases, pooled) = sessions.build_pooled(spec.clone(), permit, slot.session());
                 let displaced = slot.install_inbound(leases.session().id(), claim, pooled);
                 let accept = Accept { stamp, case, leases, displaced };
                 Reserved::Decided(Decision::Accept(Box::new(accept)))

@@ -25,7 +25,7 @@ pub(crate) enum Next {
     Message(Bytes),
     /// So many messages, which are in the frame.
     Packed(u64),
-    /// Messages for which the frame has no room.
+    /// Messages for which the frame has no room, or that may not go yet.
     NoRoom,
     /// Nothing for now.
     Empty,

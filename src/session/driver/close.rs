@@ -60,7 +60,7 @@ impl Driver {
                 Some(CloseReason::Idle) => GoodbyeReason::Idle,
                 Some(CloseReason::Age) => GoodbyeReason::Age,
                 Some(CloseReason::Evicted) => GoodbyeReason::Evicted,
-                Some(CloseReason::Superseded) => GoodbyeReason::Superseded,
+                Some(CloseReason::Superseded | CloseReason::InDoubt) => GoodbyeReason::Superseded,
                 Some(CloseReason::Drained | CloseReason::PoolClosed) => GoodbyeReason::Shutdown,
                 Some(_) => GoodbyeReason::Disconnected,
             });
@@ -102,6 +102,7 @@ impl Driver {
         if catch_unwind(AssertUnwindSafe(|| host.ended(&session, ended))).is_err() {
             tracing::error!("the pool panicked at the end of a session");
         }
+        session.release_successor();
         session.announce_end(why);
     }
 
@@ -155,15 +156,25 @@ impl Driver {
         Some(unsent)
     }
 
-    /// A newer session stands. If this one drains for its sake, all that is not sealed goes there.
-    pub(super) fn leave_queue(&mut self) {
-        if self.drain != Drain::Begun(Some(CloseReason::Superseded)) {
-            return;
-        }
-        let queued = self.take_unsealed();
-        if let Some(unsent) = self.leave(queued) {
+    /// A newer session stands and waits for what this one has not sent. A session that is superseded
+    /// leaves what is not sealed, and drains. One in doubt leaves all that is not written whole: it
+    /// writes no more, and reads on until its drain is over, since what is in flight may arrive.
+    pub(super) fn leave_to_successor(&mut self) {
+        let unsent = match self.drain {
+            Drain::Begun(Some(CloseReason::InDoubt)) => {
+                self.writing.half_closed = true;
+                self.take_unsent()
+            }
+            Drain::Begun(Some(CloseReason::Superseded)) => {
+                let queued = self.take_unsealed();
+                self.leave(queued)
+            }
+            _ => None,
+        };
+        if let Some(unsent) = unsent {
             self.host.left(&self.session, unsent);
         }
+        self.session.release_successor();
     }
 
     /// Delivers what has come in, as far as the second bound allows.

@@ -75,6 +75,13 @@ impl Driver {
                 }
                 self.connection.receipt();
             }
+            Some(Due::InDoubt) => {
+                if !self.host.may_redial(&self.session) {
+                    return Ok(false);
+                }
+                tracing::debug!("in doubt");
+                self.retire(CloseReason::InDoubt);
+            }
             Some(Due::ProbeAnswered(after)) => self.probe_answered(after),
             Some(Due::PeerSilent) => {
                 return Err(self.probe_failed(CloseReason::PingTimeout, PingError::TimedOut));

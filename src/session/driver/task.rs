@@ -25,7 +25,7 @@ use crate::session::life::Command;
 use crate::session::receive::queue::ReceiveQueue;
 use crate::session::send::buffer::{QueuedMessages, Terms};
 use crate::session::send::quota::Reserved;
-use crate::session::signal::{CAPACITY, COMMAND, LEASES, PROBE, SUCCESSOR};
+use crate::session::signal::{CAPACITY, COMMAND, LEASES, PROBE, SUCCESSOR, SUSPENDED};
 use crate::session::state::Session;
 
 use super::input::Input;
@@ -80,6 +80,7 @@ pub(super) struct Writing {
     /// What becomes free and done when `out` is written.
     pub(super) batch: Batch,
     pub(super) unflushed: bool,
+    /// We write no more.
     pub(super) half_closed: bool,
     pub(super) ping: PingOut,
     pub(super) pace: Pace,
@@ -254,7 +255,11 @@ impl Driver {
             }
         }
         if flags & SUCCESSOR != 0 {
-            self.leave_queue();
+            self.leave_to_successor();
+        }
+        if flags & SUSPENDED != 0 && self.connection.abilities().probe {
+            self.liveness.suspended();
+            self.session.mark_needs_probe();
         }
         if flags & PROBE != 0 {
             self.begin_probe(now);

@@ -189,8 +189,8 @@ struct Source<'a> {
 impl MessageSource for Source<'_> {
     fn next(&mut self, plaintext: &mut Plaintext<'_>) -> Next {
         loop {
-            if self.taken.is_empty() {
-                self.queue.take_all(self.taken);
+            if self.taken.is_empty() && !self.queue.take_all(self.taken) {
+                return Next::NoRoom;
             }
             if let Some(Entry::Packed(packed)) = self.taken.front()
                 && !plaintext.push_packed(packed.bytes())

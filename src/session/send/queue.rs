@@ -84,6 +84,9 @@ struct State {
     /// `buffer`, so that no message is left without a wake-up, and only the first needs one.
     driver_sleeps: bool,
     refused: Option<SendErrorKind>,
+    /// Earlier sessions of the peer that have not said yet what they leave to this one: until then nothing
+    /// goes out.
+    predecessors: u32,
     accepted: u64,
     carried: u64,
     left: u64,
@@ -256,10 +259,16 @@ impl Queue {
         }
     }
 
-    /// Moves what has been accepted into the empty `into`.
-    pub(crate) fn take_all(&self, into: &mut QueuedMessages) {
+    /// Moves what has been accepted into the empty `into`. False: nothing may go out for now, though more
+    /// may be there.
+    pub(crate) fn take_all(&self, into: &mut QueuedMessages) -> bool {
         debug_assert!(into.is_empty());
-        std::mem::swap(self.lock().buffer.queued(), into);
+        let mut state = self.lock();
+        let may_go = state.predecessors == 0;
+        if may_go {
+            std::mem::swap(state.buffer.queued(), into);
+        }
+        may_go
     }
 
     /// Small messages are packed together up to so many bytes from now on, as far as the wire packs them.
@@ -271,10 +280,11 @@ impl Queue {
     /// already is one.
     pub(crate) fn sleep(&self) -> bool {
         let mut state = self.lock();
+        let is_held = state.predecessors > 0;
         let queued = state.buffer.queued();
         let empty = queued.is_empty();
         queued.shrink();
-        state.driver_sleeps = empty;
+        state.driver_sleeps = empty || is_held;
         state.driver_sleeps
     }
 
@@ -326,6 +336,18 @@ impl Queue {
         state.carried += messages;
         state.buffer.push_front(unsent.into_queue());
         Ok(std::mem::take(&mut state.driver_sleeps))
+    }
+
+    /// Nothing goes out until [`release_hold`](Self::release_hold) was called as often.
+    pub(crate) fn hold(&self) {
+        self.lock().predecessors += 1;
+    }
+
+    /// A predecessor has left what it had to leave. Whether the driver has to be woken.
+    pub(crate) fn release_hold(&self) -> bool {
+        let mut state = self.lock();
+        state.predecessors = state.predecessors.saturating_sub(1);
+        state.predecessors == 0 && std::mem::take(&mut state.driver_sleeps)
     }
 
     /// Takes out what is queued; it stays paid for until [`settle`](Self::settle).

@@ -205,3 +205,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_lost_peer_that_is_silent_is_looked_for_without_growing_pauses_for_an_hour() {
+    let mut table = BackoffTable::new(bounds(9));
+    let lost = Instant::now();
+    table.lost(peer(1), "lost", lost);
+    assert_eq!(table.check(&peer(1), &[], lost), None, "at once");
+    let mut now = lost;
+    while now < lost + LOOKED_FOR {
+        let until = table.failed(peer(1), Outcome::Silent, "silent", &[], now, u64::MAX);
+        assert!(until <= now + SECOND && until >= now + SECOND / 2);
+        now = until + 10 * SECOND;
+    }
+    for ceiling in [1, 2, 4, 8] {
+        let until = table.failed(peer(1), Outcome::Silent, "silent", &[], now, u64::MAX);
+        assert!(until <= now + ceiling * SECOND);
+        assert!(until > now + ceiling * SECOND - SECOND / 2, "as after any failure");
+        now = until;
+    }
+    // One that refuses is there, and is not looked for.
+    table.lost(peer(2), "lost", now);
+    for ceiling in [1, 2, 4] {
+        let until = table.failed(peer(2), Outcome::Unreachable, "refuses", &[], now, u64::MAX);
+        assert!(until > now + ceiling * SECOND - SECOND / 2);
+        now = until;
+    }
+    // A session ends the search.
+    table.lost(peer(3), "lost", now);
+    table.clear(&peer(3), now);
+    table.failed(peer(3), Outcome::Silent, "silent", &[], now, u64::MAX);
+    let until = table.failed(peer(3), Outcome::Silent, "silent", &[], now, u64::MAX);
+    assert!(until > now + SECOND);
+}

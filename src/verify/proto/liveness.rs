@@ -156,20 +156,67 @@ fn while_we_do_not_read_only_keep_alives_are_due() {
 }
 
 #[test]
+fn silence_is_doubted_as_soon_as_the_link_is_known_to_answer_faster() {
+    let mut session = Timed::new(None);
+    let now = session.at(1);
+    session.liveness.wrote(1_000, now);
+    assert_eq!(session.next(), Some((16, Due::PeerSilent)), "nothing is known of the link yet");
+    session.heard(17);
+
+    // An answer after 4 s, of which a receipt may take 2; then none.
+    let write = |session: &mut Timed, seconds| {
+        let now = session.at(seconds);
+        session.liveness.wrote(1_000, now);
+    };
+    let mut session = Timed::new(None);
+    write(&mut session, 20);
+    session.heard(24);
+    write(&mut session, 30);
+    assert_eq!(session.next(), Some((38, Due::InDoubt)), "four times two");
+    session.heard(39);
+    // It had taken 9 s, and four times seven is later than death.
+    write(&mut session, 50);
+    assert_eq!(session.next(), Some((65, Due::PeerSilent)));
+    session.heard(66);
+    session.heard(139);
+    write(&mut session, 140);
+    assert_eq!(session.next(), Some((145, Due::InDoubt)), "that was long ago");
+}
+
+#[test]
+fn a_blocked_write_that_makes_progress_is_a_sign_of_life() {
+    let mut session = Timed::new(None);
+    session.heard(19);
+    for seconds in [20, 21, 22, 23, 24] {
+        let now = session.at(seconds);
+        session.liveness.wrote(1_000, now);
+        session.liveness.blocked(now);
+    }
+    assert_eq!(session.next(), Some((29, Due::InDoubt)));
+    let now = session.at(33);
+    session.liveness.wrote(1_000, now);
+    session.liveness.blocked(now);
+    assert_eq!(session.next(), Some((48, Due::PeerSilent)), "it was slow, and is not dead");
+}
+
+#[test]
 fn a_peer_that_has_something_of_ours_to_receive_is_dead_after_fifteen_seconds_of_silence() {
     let mut session = Timed::new(None);
-    for seconds in [7, 9] {
+    session.heard(15);
+    for seconds in [17, 19] {
         let now = session.at(seconds);
         session.liveness.wrote(SIGNS, now);
     }
     // The first bytes were a sign of life and called for nothing.
-    assert_eq!(session.next(), Some((24, Due::PeerSilent)));
+    assert_eq!(session.next(), Some((24, Due::InDoubt)));
+    assert_eq!(session.next(), Some((34, Due::PeerSilent)));
 
     let mut heard = Timed::new(None);
-    let now = heard.at(10);
+    let now = heard.at(20);
     heard.liveness.wrote(1_000, now);
-    heard.heard(20);
-    assert_eq!(heard.next(), Some((50, Due::NeedsProbe)), "it has answered all");
+    assert_eq!(heard.next(), Some((25, Due::InDoubt)));
+    heard.heard(30);
+    assert_eq!(heard.next(), Some((60, Due::NeedsProbe)), "it has answered all");
 
     let mut slow = Timed::new(None);
     let now = slow.at(10);

@@ -68,6 +68,10 @@ impl Host for FakeHost {
         assert!(!self.panic_when_ended.load(Ordering::Relaxed), "as the test wants it");
     }
 
+    fn may_redial(&self, session: &Session) -> bool {
+        session.remote().is_some()
+    }
+
     fn left(&self, _: &Arc<Session>, unsent: Unsent) {
         self.unsent.lock().unwrap().push(unsent);
     }
