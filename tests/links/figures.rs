@@ -36,6 +36,12 @@ impl Figure {
         Self::new(what, value, Bound::AtMost(0.0))
     }
 
+    /// With another bound.
+    pub(crate) fn at_most(mut self, most: f64) -> Self {
+        self.bound = Bound::AtMost(most);
+        self
+    }
+
     /// Not a number holds no bound.
     pub(crate) fn holds(&self) -> bool {
         match self.bound {

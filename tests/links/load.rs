@@ -19,6 +19,9 @@ pub(crate) struct Load {
     /// Messages a second to each peer; 0: as many as are taken.
     #[arg(long, default_value_t = 0)]
     pub(crate) rate: u32,
+    /// A message to each peer at this moment, in milliseconds; then at no other.
+    #[arg(long)]
+    pub(crate) at: Vec<u64>,
     /// When a message has become worthless, in milliseconds.
     #[arg(long)]
     pub(crate) deadline: Option<u64>,
@@ -32,6 +35,8 @@ pub(crate) struct Offers {
     until: Instant,
     rate: u32,
     due: Instant,
+    /// Only at these, if there were any.
+    at: Option<std::vec::IntoIter<Instant>>,
 }
 
 impl Load {
@@ -42,7 +47,10 @@ impl Load {
     /// Offers from now on, of a process that has begun then.
     pub(crate) fn offers(&self, began: Instant) -> Offers {
         let until = began + Duration::from_secs(self.sends);
-        Offers { until, rate: self.rate, due: Instant::now() }
+        let moment = |at: &u64| began + Duration::from_millis(*at);
+        let at = self.at.iter().map(moment).collect::<Vec<_>>();
+        let at = (!at.is_empty()).then(|| at.into_iter());
+        Offers { until, rate: self.rate, due: Instant::now(), at }
     }
 
     /// How long a message has worth.
@@ -63,6 +71,11 @@ impl Offers {
 
     /// Waits for the next; false when there is none.
     pub(crate) async fn next(&mut self) -> bool {
+        if let Some(at) = &mut self.at {
+            let Some(moment) = at.next() else { return false };
+            sleep_until(moment).await;
+            return true;
+        }
         if let Some(between) = Duration::from_secs(1).checked_div(self.rate) {
             self.due += between;
             sleep_until(self.due).await;

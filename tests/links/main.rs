@@ -6,8 +6,8 @@
 //! the namespaces that it makes.
 //!
 //! Each case has a link of its own (`link.py`) and a process at either end, which is this program once
-//! more. All cases run at the same time, since they wait most of it. Each prints its figures, and what
-//! they must be.
+//! more. Cases run at the same time, since they wait most of it: first the links that are full, then those
+//! that break. Each prints its figures, and what they must be.
 //!
 //! `links NAME...` runs the cases whose names begin so.
 

@@ -1,20 +1,29 @@
 //! A router at one end of a link: it sends, reads, pings, and reports what it saw.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use noise_pool::config::{SystemWallClock, WallClock};
 use noise_pool::event::PoolEvent;
-use noise_pool::{Config, Identity, Inbox, PeerId, Pool, SendOptions, Target};
+use noise_pool::io::{BoxFuture, BoxedStream, TargetData};
+use noise_pool::{
+    Address, Config, Connector, Identity, Inbox, PeerId, Pool, SendOptions, SessionId, Target,
+    TcpConnector,
+};
 use serde_json::{Value, json};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::figures::{LINGERS, SIZE, Times, now, report};
 use crate::load::Load;
+
+/// A silence is longer, in microseconds.
+const SILENCE: u64 = 300_000;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -25,6 +34,15 @@ pub(crate) struct Options {
     /// Whom it sends to: the number of an identity, and an address.
     #[arg(long, value_parser = target)]
     to: Vec<(u8, SocketAddr)>,
+    /// Whether it keeps a session to each of them.
+    #[arg(long)]
+    keeps: bool,
+    /// From when on its own peers have another address, in milliseconds: `MOMENT:ADDRESS`.
+    #[arg(long, value_parser = moved)]
+    moves: Option<(u64, SocketAddr)>,
+    /// From when on its clock is two hours ahead, in milliseconds.
+    #[arg(long)]
+    ahead_from: Option<u64>,
     /// Until when it reads nothing, in seconds.
     #[arg(long, default_value_t = 0)]
     reads_from: u64,
@@ -37,6 +55,54 @@ fn target(text: &str) -> Result<(u8, SocketAddr), String> {
     let (number, address) = text.split_once('@').ok_or("NUMBER@ADDRESS")?;
     let number = number.parse().map_err(|error| format!("{error}"))?;
     Ok((number, address.parse().map_err(|error| format!("{error}"))?))
+}
+
+fn moved(text: &str) -> Result<(u64, SocketAddr), String> {
+    let (moment, address) = text.split_once(':').ok_or("MOMENT:ADDRESS")?;
+    let moment = moment.parse().map_err(|error| format!("{error}"))?;
+    Ok((moment, address.parse().map_err(|error| format!("{error}"))?))
+}
+
+/// Knows where a peer is that moves.
+struct Moving {
+    began: Instant,
+    first: SocketAddr,
+    moves: (u64, SocketAddr),
+    tcp: TcpConnector,
+}
+
+impl Connector for Moving {
+    fn resolve<'a>(
+        &'a self,
+        _: &'a PeerId,
+        _: Option<&'a TargetData>,
+    ) -> BoxFuture<'a, io::Result<Vec<Address>>> {
+        let (moment, then) = self.moves;
+        let has_moved = self.began.elapsed() >= Duration::from_millis(moment);
+        let address = if has_moved { then } else { self.first };
+        Box::pin(std::future::ready(Ok(vec![Address::Socket(address)])))
+    }
+
+    fn connect<'a>(
+        &'a self,
+        address: &'a Address,
+        data: Option<&'a TargetData>,
+    ) -> BoxFuture<'a, io::Result<BoxedStream>> {
+        self.tcp.connect(address, data)
+    }
+}
+
+/// The system's clock, two hours ahead from some moment on.
+struct Ahead {
+    began: Instant,
+    from: Duration,
+}
+
+impl WallClock for Ahead {
+    fn unix_seconds(&self) -> u64 {
+        let hours = if self.began.elapsed() >= self.from { 2 } else { 0 };
+        SystemWallClock.unix_seconds() + hours * 3_600
+    }
 }
 
 fn identity(number: u8) -> Identity {
@@ -53,8 +119,19 @@ struct Seen {
     next: BTreeMap<PeerId, u64>,
     /// Numbers that were passed over.
     gaps: u64,
-    /// Messages that came behind a later one, or twice.
+    /// Of each session: the next number that is possible.
+    next_on: BTreeMap<SessionId, u64>,
+    /// Messages that came behind a later one of the same session, or twice.
     disordered: u64,
+    numbers: HashSet<(PeerId, u64)>,
+    /// Messages that came twice.
+    twice: u64,
+    last_at: Option<u64>,
+    /// From when to when nothing came for long, in microseconds of the wall clock.
+    silences: Vec<(u64, u64)>,
+    /// What became of the messages of sessions that have ended.
+    unknown: u64,
+    unsent: u64,
     ages: Times,
     pings: Times,
     checkouts: Times,
@@ -76,6 +153,9 @@ impl Seen {
             "ages": ages, "pings": pings, "checkouts": self.checkouts.report(),
             "closed": self.closed, "opened": stats.opened, "ended": stats.closed,
             "ping_failed": stats.ping_failed, "expired": stats.messages_expired,
+            "twice": self.twice, "silences": self.silences,
+            "unknown": self.unknown, "unsent": self.unsent,
+            "carried": stats.messages_carried, "given_up": stats.messages_unsent,
         })
     }
 }
@@ -91,8 +171,16 @@ async fn work(options: Options, seen: Shared) {
     let began = Instant::now();
     let config: Config =
         toml::from_str(&options.config.replace(';', "\n")).expect("options of the pool");
-    let built = Pool::builder(identity(options.me)).config(config).build();
-    let (pool, inbox) = built.expect("a pool");
+    let mut builder = Pool::builder(identity(options.me));
+    if let Some(moves) = options.moves {
+        let first = options.to[0].1;
+        builder = builder.connector(Moving { began, first, moves, tcp: TcpConnector::default() });
+    }
+    let config = match options.ahead_from {
+        Some(from) => config.wall_clock(Ahead { began, from: Duration::from_millis(from) }),
+        None => config,
+    };
+    let (pool, inbox) = builder.config(config).build().expect("a pool");
     if let Some(address) = options.load.listen {
         pool.listen(address).await.expect("the address is free");
     }
@@ -102,6 +190,8 @@ async fn work(options: Options, seen: Shared) {
         while let Some(Ok(event)) = events.recv().await {
             if let PoolEvent::Closed { reason, report, .. } = event {
                 let mut seen = ends.borrow_mut();
+                seen.unknown += report.unknown;
+                seen.unsent += report.unsent;
                 *seen
                     .closed
                     .entry(format!("{reason:?}, {} unknown", report.unknown))
@@ -111,7 +201,14 @@ async fn work(options: Options, seen: Shared) {
     });
     spawn_local(read(inbox, began + Duration::from_secs(options.reads_from), seen.clone()));
     for &(number, address) in &options.to {
-        let target = Target::from((identity(number).peer_id(), address));
+        let target = match options.moves {
+            // The connector knows.
+            Some(_) => Target::from(identity(number).peer_id()),
+            None => Target::from((identity(number).peer_id(), address)),
+        };
+        if options.keeps {
+            pool.keep(target.clone());
+        }
         spawn_local(send(pool.clone(), target.clone(), began, options.load.clone(), seen.clone()));
         if let Some(every) = options.load.pings_every() {
             spawn_local(ping(pool.clone(), target, every, seen.clone()));
@@ -129,13 +226,20 @@ async fn read(mut inbox: Inbox, from: Instant, seen: Shared) {
         let word =
             |at: usize| u64::from_be_bytes(message.body[at..at + 8].try_into().expect("eight"));
         let (number, offered) = (word(0), word(8));
-        let mut seen = seen.borrow_mut();
+        let (mut seen, now) = (seen.borrow_mut(), now());
         seen.received += 1;
-        seen.ages.add(Duration::from_micros(now().saturating_sub(offered)));
+        seen.ages.add(Duration::from_micros(now.saturating_sub(offered)));
+        if let Some(last) = seen.last_at.replace(now).filter(|last| now - last > SILENCE) {
+            seen.silences.push((last, now));
+        }
+        seen.twice += u64::from(!seen.numbers.insert((message.peer, number)));
         let next = seen.next.entry(message.peer).or_default();
-        let (missed, is_late) = (number.saturating_sub(*next), number < *next);
+        let missed = number.saturating_sub(*next);
         *next = (*next).max(number + 1);
         seen.gaps += missed;
+        let next = seen.next_on.entry(message.session).or_default();
+        let is_late = number < *next;
+        *next = (*next).max(number + 1);
         seen.disordered += u64::from(is_late);
     }
 }
