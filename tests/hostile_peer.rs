@@ -281,9 +281,10 @@ async fn records_of_later_versions_are_skipped_and_what_is_around_them_is_not() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_does_not_wait_for_the_verdict_gets_none() {
+async fn a_peer_that_does_not_wait_for_the_verdict_with_what_is_no_message_gets_none() {
     let mut victim = Victim::new(config());
-    for (n, records) in [raw::data(b"x"), raw::ping(1), raw::record(0x80, b"")].iter().enumerate() {
+    let early = [raw::ping(1), raw::record(0x80, b""), raw::record(7, b"")];
+    for (n, records) in early.iter().enumerate() {
         let raw = Raw::new(2);
         let (mut near, far) = duplex(1 << 17);
         let pool = victim.pool.clone();

@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::timeout;
 
 use crate::base::config::WhenFull;
@@ -16,7 +17,7 @@ use crate::base::io::{BoxedStream, Stream};
 use crate::base::metrics::Waited;
 use crate::base::sync::SetOnce;
 use crate::pool::context::Context;
-use crate::pool::dial::{Dial, DialSlot, Dialer, Opener, Settled, StreamSource};
+use crate::pool::dial::{Dial, DialSlot, Dialer, Fate, Opener, Settled, StreamSource};
 use crate::pool::sessions::SessionTable;
 use crate::pool::slots::Open;
 use crate::pool::target::Target;
@@ -267,6 +268,63 @@ impl Acquirer {
             _ => {}
         }
         found
+    }
+
+    /// Has a message travel with the dial of the target, if one is to be begun or has not been committed:
+    /// it arrives a round trip and more before one that waits for the session.
+    ///
+    /// # Errors
+    /// The dial failed, or the caller's deadline passed. The message was not sent.
+    ///
+    /// # Cancel safety
+    /// Safe: dropped, the caller has left the dial. The message may have left.
+    pub(crate) async fn send_with_dial(
+        &self,
+        target: &Target,
+        message: &Bytes,
+    ) -> Result<Fate, DialError> {
+        let (waiter, slot) = match self.enter(target, Heed::Failures)? {
+            Lookup::Session(leases) => {
+                self.sessions.release(leases);
+                return Ok(Fate::Unsent);
+            }
+            Lookup::Joined(waiter) => {
+                self.ctx.counters.misses.one();
+                self.ctx.counters.dials_shared.one();
+                waiter.dial.add_addresses(target.addresses());
+                (waiter, None)
+            }
+            Lookup::Begun(waiter, slot) => {
+                self.ctx.counters.misses.one();
+                (waiter, Some(slot))
+            }
+        };
+        let dial = waiter.dial.clone();
+        let is_ours_to_send = message.len() <= self.ctx.settings.max_message_size;
+        let max = if is_ours_to_send { self.sessions.abilities.max_first } else { 0 };
+        let offered = dial.first.offer(message, max);
+        if let Some(slot) = slot {
+            let source = StreamSource::Connector(target.connector_data());
+            self.dialer.spawn(dial, source, slot);
+        }
+        let outcome = by_deadline(target.timeout, async {
+            let leases = self.wait_for(waiter).await?;
+            self.sessions.release(leases);
+            // Another session may have served the dial, whose own verdict is awaited still.
+            Ok(match &offered {
+                Some(offered) => offered.fate().await,
+                None => Fate::Unsent,
+            })
+        });
+        let error = match outcome.await {
+            Ok(fate) => return Ok(fate),
+            Err(error) => error,
+        };
+        // The caller waits no longer: what is under way may arrive.
+        match offered.map(|offered| offered.take_back()) {
+            None | Some(Some(Fate::Unsent)) => Err(error),
+            Some(fate) => Ok(fate.unwrap_or(Fate::Unknown)),
+        }
     }
 
     /// Waits for the dial's outcome. Cancel safe: dropped, the caller has left the dial.

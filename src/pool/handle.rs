@@ -14,7 +14,7 @@ use crate::base::event::Events;
 use crate::base::id::PeerId;
 use crate::base::io::Stream;
 use crate::base::metrics::{Snapshot, Stats};
-use crate::pool::dial::StreamSource;
+use crate::pool::dial::{Fate, StreamSource};
 use crate::pool::inbound::{DriverTask, NotAccepted};
 use crate::pool::report;
 use crate::pool::shutdown::{self, Disconnect, DrainReport};
@@ -178,18 +178,28 @@ impl Pool {
 
     /// Leases a session to the target, sends, and returns the lease.
     ///
-    /// A session that is found dead before anything was written is dialled once more; a message is
-    /// never sent twice.
+    /// Where a dial is needed, a message of up to 16 KiB travels with its handshake, so that it arrives
+    /// after two and a half round trips; all that travel with one dial are so much together. A session
+    /// that is found dead before anything was written is dialled once more; a message is never sent
+    /// twice.
     ///
     /// # Errors
-    /// The message comes back with the reason.
+    /// The message comes back with the reason. [`SendToError::Unknown`] if it may have been sent.
     ///
     /// # Cancel safety
     /// The message is accepted whole or not at all; a message whose future is dropped before it
-    /// was accepted is gone with the future.
+    /// was accepted is gone with the future, unless it is under way with a handshake.
     pub async fn send(&self, target: impl Into<Target>, message: Bytes) -> Result<(), SendToError> {
         let target = target.into();
         let mut message = message;
+        if !self.contains(&target.peer) {
+            match self.state().acquirer.send_with_dial(&target, &message).await {
+                Ok(Fate::Sent) => return Ok(()),
+                Ok(Fate::Unsent) => {}
+                Ok(Fate::Unknown) => return Err(SendToError::Unknown { message }),
+                Err(source) => return Err(SendToError::Dial { message, source }),
+            }
+        }
         let mut redialled = false;
         loop {
             let lease = match self.get_or_dial(target.clone()).await {

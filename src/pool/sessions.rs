@@ -55,7 +55,7 @@ pub(crate) struct SessionTable {
     pub(crate) carry_over: Arc<CarryOver>,
     pub(crate) shared: Arc<session::SessionContext>,
     /// What the transport's sessions can do.
-    abilities: &'static Abilities,
+    pub(crate) abilities: &'static Abilities,
     began: Instant,
     stamps: StampSource,
     /// Number and sums of the sessions that ended since a drain began.
@@ -80,6 +80,8 @@ pub(crate) struct NewSession {
     /// The peer's application payload.
     pub(crate) payload: Bytes,
     pub(crate) handshake_time: Duration,
+    /// How many messages of ours travelled with the handshake.
+    pub(crate) first_messages: u64,
 }
 
 impl SessionTable {
@@ -176,6 +178,7 @@ impl SessionTable {
             observed: new.observed.into_boxed_str(),
             handshake_hash: new.handshake_hash,
             handshake_time: new.handshake_time,
+            first_messages: new.first_messages,
             max_message: settings.max_message_size.min(new.peer_max_message as usize),
             peer_payload: new.payload,
             abilities: self.abilities,

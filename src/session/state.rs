@@ -43,6 +43,8 @@ pub(crate) struct SessionSpec {
     pub(crate) remote: Option<Address>,
     pub(crate) handshake_hash: [u8; 32],
     pub(crate) handshake_time: Duration,
+    /// How many messages of ours travelled with the handshake.
+    pub(crate) first_messages: u64,
     /// What its wire can do.
     pub(crate) abilities: &'static Abilities,
     /// The least of both sides' `max_message_size`.
@@ -109,14 +111,16 @@ impl Session {
         let signal = Arc::new(DriverSignal::default());
         let born = Instant::now();
         context.tick(born);
+        let metrics = SessionMetrics::new(context.millis(born));
+        metrics.finished(spec.first_messages, 0);
         Arc::new(Self {
-            queue: Queue::new(&context.settings, spec.abilities),
+            queue: Queue::new(&context.settings, spec.abilities, spec.first_messages),
             window: ReceiveWindow::new(spec.peer, spec.id, Arc::clone(&signal)),
             receiver: ExclusiveReceiver::default(),
             life: Life::new(),
             leases: LeaseTable::default(),
             lease_mark: AtomicU64::new(context.millis(born)),
-            metrics: SessionMetrics::new(context.millis(born)),
+            metrics,
             probes: Probes::default(),
             successor: Mutex::new(None),
             changed: Notify::new(),

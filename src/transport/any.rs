@@ -120,8 +120,8 @@ impl Answered for AnyAnswered {
         pass!(self, it => it.hello())
     }
 
-    async fn commit(self, stamp: u64) -> Result<AnyCommitted, HandshakeError> {
-        step!(self, it => it.commit(stamp).await, AnyCommitted)
+    async fn commit(self, stamp: u64, first: Vec<Bytes>) -> Result<AnyCommitted, HandshakeError> {
+        step!(self, it => it.commit(stamp, first).await, AnyCommitted)
     }
 }
 

@@ -91,13 +91,16 @@ pub(crate) trait Answered: Send + 'static {
     /// What is known of the peer by now.
     fn hello(&self) -> &Hello;
 
-    /// Writes the message after which the peer may accept. `stamp` dates the connection.
+    /// Writes the message after which the peer may accept. `stamp` dates the connection. Behind it go the
+    /// `first` messages, of the bytes that the wire [allows](Abilities::max_first) and of sizes that the
+    /// peer accepts: it opens them when it has accepted, and else never.
     ///
     /// # Errors
     /// [`HandshakeError::Io`]; [`HandshakeError::Payload`] if our application payload is too long.
     fn commit(
         self,
         stamp: u64,
+        first: Vec<Bytes>,
     ) -> impl Future<Output = Result<Self::Committed, HandshakeError>> + Send;
 }
 

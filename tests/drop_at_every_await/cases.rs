@@ -215,6 +215,7 @@ pub(crate) const CASES: &[Case] = &[
         future: |world| {
             Box::pin(async {
                 let message = world.message();
+                world.under_way = Some(message.clone());
                 world.a.send(world.b.id(), message.clone()).await.unwrap();
                 world.accepted.push(message);
             })

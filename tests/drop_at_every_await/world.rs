@@ -29,6 +29,8 @@ pub(crate) struct World {
     pub(crate) told: Vec<PoolEvent>,
     /// What A's callers were told is accepted for B, in order.
     pub(crate) accepted: Vec<Bytes>,
+    /// What may have travelled with a handshake when its caller went.
+    pub(crate) under_way: Option<Bytes>,
     /// What B sent to A, in order.
     pub(crate) to_a: Vec<Bytes>,
     /// A was closed, and what it had accepted may be lost.
@@ -71,6 +73,7 @@ impl World {
             heard: Vec::new(),
             told: Vec::new(),
             accepted: Vec::new(),
+            under_way: None,
             to_a: Vec::new(),
             cut: false,
             tasks: 0,

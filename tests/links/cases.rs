@@ -137,7 +137,7 @@ fn full() -> Vec<Case> {
 /// Links that go away, and ends that do.
 fn broken() -> Vec<Case> {
     let mut cases = cuts();
-    cases.extend([stopped(), ahead(), moving()]);
+    cases.extend([stopped(), ahead(), moving(), first_messages(), crossing()]);
     cases
 }
 
@@ -509,6 +509,71 @@ fn moving() -> Case {
             let mut figures = nothing_lost(reports, |_| 15.0);
             figures[0] = figures[0].clone().at_most(15.0);
             figures
+        }),
+    }
+}
+
+// ---- the first message ---------------------------------------------------------------------------
+
+/// From the call that dials to the arrival of its message, at a round trip of 200 ms.
+fn first_messages() -> Case {
+    let setting = |_| {
+        let link = Link { rate: 10_000, delay: 100, queue: 256, ..Link::default() };
+        let processes = vec![
+            (Side::B, format!("router 2 --lasts 10 --listen {B}:7000")),
+            (Side::A, format!("router 1 --lasts 10 --by-pool --at 2000 --to 2@{B}:7000")),
+        ];
+        Setting::new(link, processes)
+    };
+    Case {
+        name: "first message".into(),
+        lasts: 10,
+        settings: (0..10).map(setting).collect(),
+        judge: Box::new(|reports| {
+            let slowest =
+                reports.iter().step_by(2).map(|r| number(r, "/ages/max")).fold(0.0, f64::max);
+            let received = reports.iter().step_by(2).map(|r| number(r, "/received")).sum();
+            vec![
+                Figure::new("received", received, Bound::AtLeast(10.0)),
+                Figure::new("round trips, the slowest", slowest / 0.2, Bound::AtMost(2.6)),
+            ]
+        }),
+    }
+}
+
+/// Both ends dial at the same moment, each with a message: one dial is refused, and loses nothing.
+fn crossing() -> Case {
+    let setting = |seed: u32| {
+        let link = Link { rate: 10_000, delay: 100, queue: 256, ..Link::default() };
+        let (ours, theirs) = (3_000, 3_000 + 10 * (seed % 5));
+        let processes = vec![
+            (
+                Side::B,
+                format!(
+                    "router 2 --lasts 10 --listen {B}:7000 --by-pool --at {ours} --to 1@{A}:7000"
+                ),
+            ),
+            (
+                Side::A,
+                format!(
+                    "router 1 --lasts 10 --listen {A}:7000 --by-pool --at {theirs} --to 2@{B}:7000"
+                ),
+            ),
+        ];
+        Setting::new(link, processes)
+    };
+    Case {
+        name: "crossing dials".into(),
+        lasts: 10,
+        settings: (0..20).map(setting).collect(),
+        judge: Box::new(|reports| {
+            let sum = |what| reports.iter().map(|r| number(r, what)).sum::<f64>();
+            vec![
+                Figure::new("accepted", sum("/accepted"), Bound::AtLeast(40.0)),
+                Figure::zero("lost", sum("/accepted") - sum("/received")),
+                Figure::zero("twice", sum("/twice")),
+                Figure::new("crossed", sum("/crossed"), Bound::AtLeast(10.0)),
+            ]
         }),
     }
 }

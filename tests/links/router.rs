@@ -34,6 +34,9 @@ pub(crate) struct Options {
     /// Whom it sends to: the number of an identity, and an address.
     #[arg(long, value_parser = target)]
     to: Vec<(u8, SocketAddr)>,
+    /// Whether it hands messages to the pool, without a lease.
+    #[arg(long)]
+    by_pool: bool,
     /// Whether it keeps a session to each of them.
     #[arg(long)]
     keeps: bool,
@@ -155,6 +158,7 @@ impl Seen {
             "ping_failed": stats.ping_failed, "expired": stats.messages_expired,
             "twice": self.twice, "silences": self.silences,
             "unknown": self.unknown, "unsent": self.unsent,
+            "crossed": stats.simultaneous_opens,
             "carried": stats.messages_carried, "given_up": stats.messages_unsent,
         })
     }
@@ -209,7 +213,8 @@ async fn work(options: Options, seen: Shared) {
         if options.keeps {
             pool.keep(target.clone());
         }
-        spawn_local(send(pool.clone(), target.clone(), began, options.load.clone(), seen.clone()));
+        let (load, by_pool) = (options.load.clone(), options.by_pool);
+        spawn_local(send(pool.clone(), target.clone(), began, load, by_pool, seen.clone()));
         if let Some(every) = options.load.pings_every() {
             spawn_local(ping(pool.clone(), target, every, seen.clone()));
         }
@@ -245,15 +250,25 @@ async fn read(mut inbox: Inbox, from: Instant, seen: Shared) {
 }
 
 /// Takes a lease for each message, as a router does.
-async fn send(pool: Pool, target: Target, began: Instant, load: Load, seen: Shared) {
+async fn send(pool: Pool, target: Target, began: Instant, load: Load, by_pool: bool, seen: Shared) {
     // The other end listens by then.
-    sleep(Duration::from_secs(1)).await;
+    sleep_until(began + Duration::from_secs(1)).await;
     let mut number = 0_u64;
     let mut offers = load.offers(began);
     while offers.next().await {
         let mut body = vec![0; SIZE];
         body[..8].copy_from_slice(&number.to_be_bytes());
         body[8..16].copy_from_slice(&now().to_be_bytes());
+        if by_pool {
+            match pool.send(target.clone(), body.into()).await {
+                Ok(()) => {
+                    seen.borrow_mut().accepted += 1;
+                    number += 1;
+                }
+                Err(error) => seen.borrow_mut().refused(format!("{error:?}")),
+            }
+            continue;
+        }
         let asked = Instant::now();
         let lease = match pool.get_or_dial(target.clone()).await {
             Ok(lease) => lease,

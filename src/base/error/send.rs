@@ -54,7 +54,7 @@ pub enum SendErrorKind {
     Closed(CloseReason),
 }
 
-/// Why `Pool::send` did not accept a message, with the message.
+/// Why `Pool::send` cannot say that a message was accepted, with the message.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum SendToError {
@@ -70,6 +70,12 @@ pub enum SendToError {
     /// The session did not accept it.
     #[error("not accepted")]
     Send(#[source] SendError),
+    /// It travelled with a handshake that broke before the peer had answered: the peer may have it or not.
+    #[error("the handshake with which it travelled broke")]
+    Unknown {
+        /// The message.
+        message: Bytes,
+    },
 }
 
 /// A session ended before the operation was done.

@@ -14,6 +14,7 @@ use crate::pool::limits::{Capacity, CountedLimit};
 use crate::pool::sessions::SessionTable;
 use crate::proto::dial_policy::Failed;
 
+use super::first::FirstMessages;
 use super::handle::Dial;
 use super::race::RaceParts;
 use super::task::{DialEnd, DialParts, DialSlot, DialTask, StreamSource};
@@ -73,6 +74,7 @@ impl Dialer {
         let parts = self.parts.clone();
         let task = DialTask::new(parts.clone(), dial.clone());
         let mut guard = SettleGuard { task, ended: false };
+        let first = FirstGuard(dial.first.clone());
         self.parts.lifecycle.spawn_connection(
             async move {
                 let ended = tokio::select! {
@@ -93,13 +95,22 @@ impl Dialer {
                     }
                 };
                 guard.ended = true;
-                drop((guard, dial));
+                drop((guard, dial, first));
                 // The dial kept its session: if there is no lease, the session is idle now.
                 parts.sessions.shared.note_idle();
                 driver
             }
             .instrument(span),
         );
+    }
+}
+
+/// Settles what has left with a commit whose verdict the task does not live to see.
+struct FirstGuard(Arc<FirstMessages>);
+
+impl Drop for FirstGuard {
+    fn drop(&mut self) {
+        self.0.lost();
     }
 }
 

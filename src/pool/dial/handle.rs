@@ -17,6 +17,7 @@ use crate::pool::limits::SlotPermit;
 use crate::pool::stop_signal::StopSignal;
 use crate::session::Session;
 
+use super::first::FirstMessages;
 use super::outcome::Outcome;
 
 /// A dial under way: the handle that the slot and the waiters share with the dial's task.
@@ -27,6 +28,8 @@ pub(crate) struct Dial {
     pub(crate) outcome: Outcome,
     /// Notified when the dial leaves its committed phase: parked connections are judged again.
     pub(crate) uncommitted: Notify,
+    /// What callers want to send with it.
+    pub(crate) first: Arc<FirstMessages>,
     /// How many connections are parked because of this dial. Raised under the shard's lock.
     parked: AtomicUsize,
     /// Stops the task: aborted, while it is not committed; killed, when the pool closes.
@@ -55,6 +58,7 @@ impl Dial {
             began: Instant::now(),
             outcome: Outcome::new(),
             uncommitted: Notify::new(),
+            first: Arc::default(),
             parked: AtomicUsize::new(0),
             stop: StopSignal::default(),
             permit: Mutex::new(None),

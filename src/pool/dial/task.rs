@@ -233,12 +233,19 @@ impl DialTask {
     async fn commit(&self, dial: AnsweredDial) -> Result<Committed, DialEnd> {
         let Some(stamp) = self.stamp_of_commit() else { return Err(DialEnd::Displaced) };
         let AnsweredDial { answered, address, mut timer } = dial;
-        let verdict = pin!(async { answered.commit(stamp).await?.verdict().await });
+        let first = self.dial.first.leave(answered.hello().max_message as usize);
+        let first_messages = first.len() as u64;
+        let verdict = pin!(async { answered.commit(stamp, first).await?.verdict().await });
         let verdict = timer.timeout(self.parts.ctx.settings.verdict_timeout, verdict).await;
+        match &verdict {
+            Ok(Ok(Verdict::Accepted(_))) => self.dial.first.accepted(),
+            Ok(Ok(Verdict::Rejected { .. })) => self.dial.first.refused(),
+            Ok(Err(_)) | Err(_) => self.dial.first.lost(),
+        }
         Ok(match verdict {
             Ok(Ok(Verdict::Accepted(mut accepted))) => {
                 accepted.established.timer = timer;
-                Committed::Session(self.accepted(accepted, address))
+                Committed::Session(self.accepted(accepted, address, first_messages))
             }
             Ok(Ok(Verdict::Rejected { reason, retry_after, closing })) => {
                 self.parts.lifecycle.spawn(closing);
@@ -261,9 +268,15 @@ impl DialTask {
         Some(stamp)
     }
 
-    /// The peer has accepted: pools the session, or drains it. Its driver is to be run.
+    /// The peer has accepted: pools the session, or drains it. So many messages travelled with its
+    /// commit. Its driver is to be run.
     #[must_use = "a session whose driver is dropped ends"]
-    pub(crate) fn accepted(&self, accepted: Accepted, address: Option<Address>) -> Driver {
+    pub(crate) fn accepted(
+        &self,
+        accepted: Accepted,
+        address: Option<Address>,
+        first_messages: u64,
+    ) -> Driver {
         let Self { parts, dial } = self;
         let sessions = &parts.sessions;
         let Accepted { established, claim, observed, application_payload } = accepted;
@@ -276,6 +289,7 @@ impl DialTask {
             peer_max_message: established.peer_max_message,
             payload: application_payload,
             handshake_time: dial.began.elapsed(),
+            first_messages,
         });
         let late = match self.ask_slot(&claim, &spec) {
             Judged::Adopt { case, leases, displaced } => {

@@ -174,6 +174,7 @@ impl Decider {
             peer_max_message: proposal.max_message,
             payload: proposal.application_payload.clone(),
             handshake_time: self.began.elapsed(),
+            first_messages: 0,
         })
     }
 

@@ -49,6 +49,9 @@ pub(crate) struct Abilities {
     /// The goodbye counts the messages that its sender has received. Without that, none is reported
     /// as delivered.
     pub(crate) confirms: bool,
+    /// Most bytes of messages that may travel right behind the initiator's last handshake message, before
+    /// its peer has accepted; 0: none may.
+    pub(crate) max_first: usize,
     /// The type of a block that is a whole message: small messages wait as such
     /// [blocks](super::block), ready to be copied into a frame. None: they are not packed ahead.
     pub(crate) data_type: Option<u8>,

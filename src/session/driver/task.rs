@@ -184,7 +184,7 @@ impl Driver {
             writing: Writing {
                 taken: QueuedMessages::default(),
                 current: None,
-                begun: 0,
+                begun: session.spec.first_messages,
                 out: Outgoing::default(),
                 batch: Batch::default(),
                 unflushed: false,

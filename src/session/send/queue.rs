@@ -97,10 +97,15 @@ impl Queue {
     ///
     /// The session's own reserve is `min_queue`; the pool's budget pays for what is beyond. One
     /// message of the greatest size always fits beside the reserve, or it would wait for ever.
-    pub(crate) fn new(settings: &Settings, abilities: &Abilities) -> Self {
+    /// So many messages were accepted and are sent already.
+    pub(crate) fn new(settings: &Settings, abilities: &Abilities, accepted: u64) -> Self {
         let beyond = settings.max_queue.saturating_sub(settings.min_queue);
         Self {
-            state: Mutex::new(State { buffer: SendBuffer::new(abilities), ..State::default() }),
+            state: Mutex::new(State {
+                buffer: SendBuffer::new(abilities),
+                accepted,
+                ..State::default()
+            }),
             turns: Semaphore::new(1),
             room: Notify::new(),
             own_limit: settings.min_queue,

@@ -103,17 +103,22 @@ pub(super) async fn write(stream: &mut BoxedStream, message: &[u8]) -> Result<()
     let mut framed = Vec::with_capacity(PREFIX + message.len());
     framed.extend_from_slice(&[0; PREFIX]);
     framed.extend_from_slice(message);
-    write_after_prefix(stream, framed).await
+    put_prefix(&mut framed);
+    write_all(stream, &framed).await
 }
 
-/// Writes a message that stands behind room for its prefix.
-pub(super) async fn write_after_prefix(
-    stream: &mut BoxedStream,
-    mut framed: Vec<u8>,
-) -> Result<(), HandshakeError> {
+/// Fills in the prefix of a message that stands behind room for it.
+pub(super) fn put_prefix(framed: &mut [u8]) {
     let length = (framed.len() - PREFIX) as u16;
     framed[..PREFIX].copy_from_slice(&length.to_be_bytes());
-    stream.write_all(&framed).await?;
+}
+
+/// Writes all of it, and flushes.
+pub(super) async fn write_all(
+    stream: &mut BoxedStream,
+    bytes: &[u8],
+) -> Result<(), HandshakeError> {
+    stream.write_all(bytes).await?;
     stream.flush().await?;
     Ok(())
 }

@@ -342,22 +342,27 @@ impl seam::Answered for Answered {
         &self.hello
     }
 
-    /// Writes message 3.
-    async fn commit(mut self, stamp: u64) -> Result<Committed, HandshakeError> {
+    /// Writes message 3, and the first messages with it.
+    async fn commit(mut self, stamp: u64, first: Vec<Bytes>) -> Result<Committed, HandshakeError> {
         let message = Message3 {
             instance: self.native.shared.instance,
             stamp,
             max_message: self.native.shared.max_message,
             application_payload: self.native.application_payload(),
         };
-        let (finished, message) = self.state.write_message3(&message, frame::PREFIX)?;
-        io::write_after_prefix(&mut self.stream, message).await?;
+        let (finished, mut output) = self.state.write_message3(&message, frame::PREFIX)?;
+        io::put_prefix(&mut output);
         let Hello { instance, max_message, .. } = self.hello;
+        let handshake_hash = finished.handshake_hash;
+        let mut connection =
+            self.native.connection(HandshakeRole::Initiator, finished, max_message);
+        connection.seal_first(&mut Messages(first.into_iter()), &mut output)?;
+        io::write_all(&mut self.stream, &output).await?;
         let undecided = Undecided {
             stream: self.stream,
             timer: Timer::default(),
-            handshake_hash: finished.handshake_hash,
-            connection: self.native.connection(HandshakeRole::Initiator, finished, max_message),
+            handshake_hash,
+            connection,
             leftover: self.rest,
             peer_max_message: max_message,
         };
@@ -422,7 +427,7 @@ impl seam::Proposed for Proposed {
         connection.verdict(record::Verdict::Reject { reason, retry_after });
         let (mut scratch, mut last_bytes) = (Vec::new(), Vec::new());
         // A cipher that fails leaves nothing that may be written; the peer sees the stream end.
-        let sealed = connection.seal(&mut EmptySource, &mut scratch, &mut last_bytes, 1);
+        let sealed = connection.seal(&mut Messages::none(), &mut scratch, &mut last_bytes, 1);
         if sealed.is_err() {
             last_bytes.clear();
         }
@@ -430,12 +435,19 @@ impl seam::Proposed for Proposed {
     }
 }
 
-/// A source without messages: only control records are sealed.
-struct EmptySource;
+/// A source of these messages.
+struct Messages(std::vec::IntoIter<Bytes>);
 
-impl MessageSource for EmptySource {
+impl Messages {
+    /// None: only control records are sealed.
+    fn none() -> Self {
+        Self(Vec::new().into_iter())
+    }
+}
+
+impl MessageSource for Messages {
     fn next(&mut self, _: &mut Plaintext<'_>) -> Next {
-        Next::Empty
+        self.0.next().map_or(Next::Empty, Next::Message)
     }
 }
 

@@ -203,13 +203,15 @@ pub(super) struct Connection {
     pub(super) broken: bool,
     /// Nothing gets through any more, and nobody is told.
     pub(super) silent: bool,
+    /// The responder has refused it: what travels behind message 3 is not opened.
+    pub(super) refused: bool,
 }
 
 impl Connection {
     pub(super) fn new(id: Id) -> Self {
         let mut ends = [End::at(Stage::Listens); 2];
         ends[id.initiator()] = End::at(Stage::AwaitsAnswer);
-        Self { id, ends, wire: [Queue::EMPTY; 2], broken: false, silent: false }
+        Self { id, ends, wire: [Queue::EMPTY; 2], broken: false, silent: false, refused: false }
     }
 
     /// Whether `side`'s end can only learn by a timeout that the connection is dead.
@@ -233,7 +235,7 @@ impl std::hash::Hash for Connection {
             b.heard,
             b.epoch,
             b.stamp,
-            u8::from(self.broken) | u8::from(self.silent) << 1,
+            u8::from(self.broken) | u8::from(self.silent) << 1 | u8::from(self.refused) << 2,
         ]);
         self.wire[0].hash(state);
         self.wire[1].hash(state);

@@ -45,6 +45,10 @@ pub(super) enum Fault {
     RemovalByKey,
     /// A message whose session broke is sent again.
     BlindRepeat,
+    /// A message that travelled with a refused dial is forgotten.
+    FirstMessageForgotten,
+    /// A message that travels with a dial is opened before the verdict.
+    OpensBeforeVerdict,
     /// Without stamps, connections are dated by the order in which their handshakes ended.
     DatedByHandshakeEnd,
     /// Without verdicts, whatever comes replaces a session that is presumed.

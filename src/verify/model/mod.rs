@@ -23,6 +23,10 @@
 //! * The slot may learn late that a session ended; it is told by id.
 //! * Every end that waits on a dead connection times out in the end.
 //!
+//! * A message that a caller gives to a dial travels behind message 3, and is opened once the peer has
+//!   accepted. The dial keeps it: refused, it goes out on the session that serves the caller, if there
+//!   is one, and else back to the caller. Where the connection breaks, nobody knows.
+//!
 //! [`Wire::Unstamped`] walks the rule for claims without stamps. There a dial may be presumed
 //! accepted at any time after message 3, the presumption may end at any time after that, and a
 //! refusal says only that there is one. Its sessions carry no messages, and the promises are fewer:
@@ -113,6 +117,8 @@ struct Scenario {
     redials: u8,
     max: [u8; KINDS],
     fault: Option<Fault>,
+    /// Whether callers give messages to dials, to travel with message 3.
+    first_messages: bool,
     /// Whether states that differ only in numbers compared by order are merged.
     renumber: bool,
 }
@@ -127,6 +133,7 @@ impl Scenario {
             redials: 1,
             max: [0; KINDS],
             fault: None,
+            first_messages: false,
             renumber: true,
         }
     }
@@ -135,6 +142,11 @@ impl Scenario {
     /// promise that those on a connection that loses arrive.
     fn unstamped(dials: u8) -> Self {
         Self { wire: Wire::Unstamped, ..Self::new(dials, 0) }
+    }
+
+    fn with_first_messages(mut self) -> Self {
+        self.first_messages = true;
+        self
     }
 
     fn with(mut self, kind: Kind, max: u8) -> Self {

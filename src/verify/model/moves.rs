@@ -6,7 +6,7 @@ use crate::proto::slot::{Hearing, InboundDecision};
 
 use super::connection::{Connection, Id, Message, Side, Stage};
 use super::world::World;
-use super::{Kind, Scenario, Wire, faults};
+use super::{Fault, Kind, Scenario, Wire, faults};
 
 /// The number of kinds of bounded events.
 pub(super) const KINDS: usize = Kind::Presume as usize + 1;
@@ -38,6 +38,8 @@ pub(super) enum Move {
     Return(Id, Side),
     /// The slot is told that a session has ended.
     Forget(Id, Side),
+    /// A caller whose dial did not send its message sends it on the session that there is.
+    Repeat(Side, u8),
 
     // What callers, checks and the network do, each a bounded number of times.
     Dial(Side),
@@ -45,6 +47,8 @@ pub(super) enum Move {
     Race(Side, u8),
     Join(Side),
     Leave(Side),
+    /// A caller gives its message to the dial.
+    Offer(Side, u8),
     /// The application sends on the slot's session, or on a retired one.
     Send(Id, Side),
     /// Message 2 or 3 arrives, and a check of the application refuses the peer.
@@ -75,6 +79,7 @@ impl Move {
                 | Self::Notice(..)
                 | Self::Return(..)
                 | Self::Forget(..)
+                | Self::Repeat(..)
         )
     }
 }
@@ -109,7 +114,11 @@ fn on_end(
     out: &mut Vec<Move>,
 ) {
     let (id, node, end) = (c.id, &world.nodes[side], &c.ends[side]);
-    if let Some(message) = c.wire[side].first() {
+    // A parked connection is not read.
+    let is_shut = end.stage == Stage::Parked
+        && matches!(c.wire[side].first(), Some(Message::Data(_)))
+        && scenario.fault != Some(Fault::OpensBeforeVerdict);
+    if let Some(message) = c.wire[side].first().filter(|_| !is_shut) {
         out.push(Move::Deliver(id, side));
         let checked = match message {
             Message::Two { .. } => {
@@ -162,6 +171,8 @@ fn on_node(
 ) {
     let node = &world.nodes[side];
     out.extend(node.ended.iter().map(|id| Move::Forget(*id, side)));
+    let is_left = |number: &u8| node.left & 1 << number != 0;
+    out.extend((0..scenario.messages).filter(is_left).map(|number| Move::Repeat(side, number)));
     let current = node.current();
     if let Some((.., waiters)) = current {
         if may(Kind::Join) {
@@ -178,6 +189,10 @@ fn on_node(
             out.push(Move::Resume(side, dial.number));
         }
         let racing = current.is_some_and(|(number, ..)| number == dial.number);
+        let offers = scenario.first_messages && node.sent < scenario.messages;
+        if racing && offers && dial.first.is_none() {
+            out.push(Move::Offer(side, dial.number));
+        }
         if racing && dial.addresses < scenario.addresses - 1 {
             out.push(Move::Race(side, dial.number));
         }

@@ -14,7 +14,7 @@ use crate::proto::slot::{
 use super::connection::{Connection, Id, Message, Queue, Refusal, Side, Stage, other};
 use super::faults::Moment;
 use super::moves::{How, Move};
-use super::world::{Dial, Lost, Violation, World, attempt};
+use super::world::{Dial, First, Lost, Violation, World, attempt};
 use super::{Fault, Kind, Row, Rows, Scenario, Wire, faults};
 
 /// One move under way.
@@ -49,7 +49,15 @@ impl Step<'_> {
                     self.rows.count(Row::StaleRemove);
                 }
             }
+            Move::Repeat(side, number) => self.repeat(side, number),
             Move::Dial(side) => self.begin_dial(side),
+            Move::Offer(side, number) => {
+                let node = &mut self.world.nodes[side];
+                let message = node.sent;
+                node.sent += 1;
+                node.owed |= 1 << message;
+                self.dial(side, number).first = Some(First::Waiting(message));
+            }
             Move::Race(side, number) => {
                 self.dial(side, number).addresses += 1;
                 self.connect(side, number);
@@ -135,6 +143,7 @@ impl Step<'_> {
             stamp: 0,
             disconnected: false,
             harmed: false,
+            first: None,
         });
         if !node.slot.dial(attempt(number), number) {
             self.world.flag(Violation::Machine);
@@ -193,6 +202,7 @@ impl Step<'_> {
         let node = &mut self.world.nodes[side];
         node.slot = Slot::default();
         node.dials.clear();
+        (node.owed, node.left) = (0, 0);
         node.ended.clear();
         node.epoch += 1;
         node.stamp = 0;
@@ -237,7 +247,10 @@ impl Step<'_> {
                 self.accepted(id, side, stamp);
             }
             (Message::Reject(why), Stage::AwaitsVerdict) => self.rejected(id, side, why),
-            (Message::Data(number), Stage::Live | Stage::Retired | Stage::Draining) => {
+            (
+                Message::Data(number),
+                Stage::Parked | Stage::Live | Stage::Retired | Stage::Draining,
+            ) => {
                 if stage == Stage::Draining && self.scenario.fault == Some(Fault::DrainDoesNotRead)
                 {
                     self.lose(id, message);
@@ -314,7 +327,8 @@ impl Step<'_> {
     }
 
     fn lose(&mut self, id: Id, message: Message) {
-        if matches!(message, Message::Data(_)) && !self.world.at(id).broken {
+        let c = self.world.at(id);
+        if matches!(message, Message::Data(_)) && !c.broken && !c.refused {
             self.world.flag(Violation::MessageLost);
         }
     }
@@ -359,11 +373,38 @@ impl Step<'_> {
         }
         self.world.at(id).ends[side].stage = Stage::AwaitsVerdict;
         self.send(id, side, Message::Three { epoch, stamp });
+        if let Some(First::Waiting(message)) = self.dial(side, number).first {
+            self.dial(side, number).first = Some(First::Left(message));
+            self.send(id, side, Message::Data(message));
+        }
+    }
+
+    /// What has left with a dial is settled: it was sent, or nobody knows.
+    fn first_settled(&mut self, side: Side, number: u8) {
+        let dial = self.dial(side, number);
+        if let Some(First::Left(message)) = dial.first {
+            dial.first = None;
+            self.world.nodes[side].owed &= !(1 << message);
+        }
+    }
+
+    /// A caller whose dial did not send its message sends it on the slot's session; without one, it has
+    /// its message back.
+    fn repeat(&mut self, side: Side, message: u8) {
+        let node = &mut self.world.nodes[side];
+        node.left &= !(1 << message);
+        node.owed &= !(1 << message);
+        let ended = |id: &Id| self.world.nodes[side].ended.contains(id);
+        let held = self.world.nodes[side].slot.session().copied().filter(|id| !ended(id));
+        if let Some(id) = held {
+            self.send(id, side, Message::Data(message));
+        }
     }
 
     fn accepted(&mut self, id: Id, side: Side, stamp: u8) {
         let number = id.dial();
         let fault = self.scenario.fault;
+        self.first_settled(side, number);
         let claim = faults::claim(self.scenario, &self.world.at(id).ends[side], stamp);
         let slot = &self.world.nodes[side].slot;
         let verdict = faults::accepted(fault, slot, attempt(number), &claim);
@@ -403,7 +444,12 @@ impl Step<'_> {
     fn rejected(&mut self, id: Id, side: Side, why: Refusal) {
         let number = id.dial();
         self.world.at(id).ends[side].stage = Stage::Gone;
-        self.dial(side, number).harmed |= why == Refusal::Check;
+        let forgets = self.scenario.fault == Some(Fault::FirstMessageForgotten);
+        let dial = self.dial(side, number);
+        dial.harmed |= why == Refusal::Check;
+        if let Some(First::Left(message)) = dial.first {
+            dial.first = (!forgets).then_some(First::Waiting(message));
+        }
         // A termination does not say why.
         let lost = match (self.scenario.wire, why) {
             (Wire::Stamped, Refusal::Check) => Lost::Refused,
@@ -475,7 +521,9 @@ impl Step<'_> {
     /// The dial's task ends: what it had not committed is closed.
     fn stop(&mut self, side: Side, number: u8) {
         self.close_undecided(side, number);
-        self.world.nodes[side].dials.retain(|d| d.number != number);
+        let node = &mut self.world.nodes[side];
+        let ended: Vec<_> = node.dials.extract_if(.., |d| d.number == number).collect();
+        ended.iter().for_each(|dial| node.dial_over(dial));
     }
 
     fn close_undecided(&mut self, side: Side, number: u8) {
@@ -524,6 +572,7 @@ impl Step<'_> {
     }
 
     fn reject(&mut self, id: Id, side: Side, why: Refusal) {
+        self.world.at(id).refused = true;
         self.send(id, side, Message::Reject(why));
         self.close(id, side, How::Silent);
     }
@@ -600,6 +649,7 @@ impl Step<'_> {
         let Some(dial) = self.world.nodes[side].dial(number) else { return };
         let (committed, waits) = (dial.committed, dial.lost.is_some());
         if committed == Some(id) {
+            self.first_settled(side, number);
             self.lost_committed(side, number, Lost::Broken);
         } else if committed.is_none()
             && !waits

@@ -114,6 +114,37 @@ fn second_address() {
 }
 
 #[test]
+fn first_messages() {
+    let scenario = |dials| Scenario::new(dials, 1).with_first_messages();
+    holds("first messages", &scenario(2), 900);
+    if QUICK {
+        let refused = scenario(1).with(Kind::Refuse, 1).with(Kind::Drain, 1);
+        return holds("first messages, checks, drain", &refused, 1_000);
+    }
+    holds("first messages, break", &scenario(2).with(Kind::Break, 1), 100);
+    holds("first messages, late verdict", &scenario(2).with(Kind::Timeout, 1), 100);
+    holds("first messages, restart", &scenario(2).with(Kind::Restart, 1), 100);
+    holds("first messages, drain", &scenario(2).with(Kind::Drain, 1), 100);
+    holds("first messages, disconnect", &scenario(2).with(Kind::Disconnect, 1), 100);
+    let callers = scenario(2).with(Kind::Leave, 1).with(Kind::Join, 1).with(Kind::Refuse, 1);
+    holds("first messages, callers and checks", &callers, 100);
+    let race = scenario(1).addresses(2).with(Kind::Break, 1);
+    holds("first messages, second address", &race, 100);
+}
+
+#[test]
+fn finds_a_first_message_that_is_forgotten() {
+    let crossing = Scenario::new(1, 1).with_first_messages();
+    is_found(Fault::FirstMessageForgotten, crossing, Violation::MessageLost);
+}
+
+#[test]
+fn finds_a_first_message_that_is_opened_before_the_verdict() {
+    let crossing = Scenario::new(1, 1).with_first_messages();
+    is_found(Fault::OpensBeforeVerdict, crossing, Violation::MessageTwice);
+}
+
+#[test]
 fn random_walks_take_every_row() {
     let report = wander(&everything(), 1, if QUICK { 10_000 } else { 200_000 });
     summarise("random walks", &report);

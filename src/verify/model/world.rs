@@ -40,6 +40,17 @@ pub(super) struct Dial {
     pub(super) disconnected: bool,
     /// A connection of it broke, or was refused by a check: its waiters may fail.
     pub(super) harmed: bool,
+    /// A caller's message.
+    pub(super) first: Option<First>,
+}
+
+/// A message that travels with a dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum First {
+    /// It goes with the next commit.
+    Waiting(u8),
+    /// It is under way, and the verdict on it is awaited.
+    Left(u8),
 }
 
 /// Why a committed connection ended without a session.
@@ -73,6 +84,11 @@ pub(super) struct Node {
     pub(super) sent: u8,
     /// Messages of the peer that were delivered, one bit each.
     pub(super) delivered: u8,
+    /// Messages that callers gave to dials, until they are sent, known to be in doubt, or given back; one
+    /// bit each.
+    pub(super) owed: u8,
+    /// Of those: what dials that have ended left to their callers.
+    pub(super) left: u8,
 }
 
 impl Node {
@@ -87,6 +103,8 @@ impl Node {
             dialled: 0,
             sent: 0,
             delivered: 0,
+            owed: 0,
+            left: 0,
         }
     }
 
@@ -112,6 +130,16 @@ impl Node {
     pub(super) fn presumes(&self, id: Id) -> bool {
         matches!(&self.slot.state, State::Ready(held)
             if held.id == SessionId::from_raw(id.raw()) && held.claim.is_presumed())
+    }
+
+    /// The dial's task has ended: a message that it did not send is left to its caller.
+    pub(super) fn dial_over(&mut self, dial: &Dial) {
+        match dial.first {
+            Some(First::Waiting(message)) => self.left |= 1 << message,
+            // Nobody knows what became of it.
+            Some(First::Left(message)) => self.owed &= !(1 << message),
+            None => {}
+        }
     }
 
     pub(super) fn dial(&mut self, number: u8) -> Option<&mut Dial> {
@@ -236,9 +264,13 @@ impl World {
         for side in 0..2 {
             let current = self.nodes[side].current().map(|(dial, ..)| dial);
             let mut dials = std::mem::take(&mut self.nodes[side].dials);
-            dials.retain(|d| {
+            let goes_on = |d: &Dial| {
                 current == Some(d.number) || self.undecided(side, d.number).next().is_some()
-            });
+            };
+            let ended: Vec<_> = dials.extract_if(.., |d| !goes_on(d)).collect();
+            for dial in ended {
+                self.nodes[side].dial_over(&dial);
+            }
             self.nodes[side].dials = dials;
         }
         if scenario.renumber {
@@ -323,6 +355,9 @@ impl World {
     /// What must hold when nothing is under way any more.
     pub(super) fn check_rest(&self) -> Option<Violation> {
         let [a, b] = &self.nodes;
+        if a.owed | b.owed != 0 {
+            return Some(Violation::MessageLost);
+        }
         if self.nodes.iter().any(|n| n.current().is_some()) {
             return Some(Violation::StuckDial);
         }

@@ -13,8 +13,14 @@ use crate::base::error::{CloseReason, GoodbyeReason, ProtocolError};
 use crate::proto::wire::connection::{Abilities, Connection, Event, Memory};
 use crate::proto::wire::source::{MessageSource, Next, Plaintext, Sealed};
 
-pub(crate) const ABILITIES: Abilities =
-    Abilities { probe: false, drain: false, confirms: false, data_type: None, max_packed: 0 };
+pub(crate) const ABILITIES: Abilities = Abilities {
+    probe: false,
+    drain: false,
+    confirms: false,
+    max_first: 0,
+    data_type: None,
+    max_packed: 0,
+};
 
 pub(super) const PREFIX: usize = 2;
 

@@ -148,7 +148,7 @@ impl seam::Answered for Answered {
         &self.2
     }
 
-    async fn commit(mut self, _: u64) -> Result<Committed, HandshakeError> {
+    async fn commit(mut self, _: u64, _: Vec<Bytes>) -> Result<Committed, HandshakeError> {
         self.1.write(&COMMIT).await?;
         Ok(Committed(self.0, self.1))
     }

@@ -199,7 +199,7 @@ async fn no_message_is_dropped_under_the_queues_lock() {
 #[tokio::test]
 async fn a_newcomer_passes_those_who_wait_only_where_there_is_room_for_all() {
     let settings = settings(small());
-    let (queue, control) = (Queue::new(&settings, &ABILITIES), DriverSignal::default());
+    let (queue, control) = (Queue::new(&settings, &ABILITIES, 0), DriverSignal::default());
     let (shared, _inbox) = SessionContext::new(settings);
     let offer = |size| queue.try_push(&control, &shared.budget, message(0, size), None).is_ok();
     // 2,000 of its own and 8,000 of the budget, at 1,000 each.

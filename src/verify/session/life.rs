@@ -310,10 +310,12 @@ fn a_session_is_small() {
     // snow, the timer and the stream keep; whoever makes them grow had better say why.
     let (driver, session) = (size_of::<Driver>(), size_of::<Session>());
     // What the link takes at a time, and what went one way without an answer, are 104 bytes of it; the
-    // messages of the frames that are being written, and where those end, are 80.
-    assert!(driver <= 1_240, "{driver} bytes");
-    // How many messages were carried over and have left, and who waits for those, are 32 bytes of it.
-    assert!(session <= 936, "{session} bytes");
+    // messages of the frames that are being written, and where those end, are 80; how fast the peer
+    // answers is 32.
+    assert!(driver <= 1_272, "{driver} bytes");
+    // How many messages came with the handshake, were carried over and have left, and who waits for
+    // those, are 40 bytes of it.
+    assert!(session <= 944, "{session} bytes");
 }
 
 #[tokio::test(start_paused = true)]

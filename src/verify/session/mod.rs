@@ -143,6 +143,7 @@ fn spec(secret: u8, origin: Origin, settings: &Settings) -> SessionSpec {
         remote: None,
         handshake_hash: [7; 32],
         handshake_time: Duration::from_millis(3),
+        first_messages: 0,
         abilities: &ABILITIES,
         max_message: settings.max_message_size,
         peer_payload: Bytes::new(),

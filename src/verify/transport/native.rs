@@ -106,7 +106,7 @@ async fn shake(a: &Native, b: &Native, hold: usize) -> (Committed, Proposed) {
     let (ours, theirs) = duplex(hold);
     let initiate = async {
         let answered = a.initiate(&b.peer_id(), Box::new(ours)).await.unwrap();
-        answered.commit(77).await.unwrap()
+        answered.commit(77, Vec::new()).await.unwrap()
     };
     let respond = async { b.respond(Box::new(theirs), || {}).await.ok().unwrap() };
     tokio::join!(initiate, respond)
@@ -242,7 +242,7 @@ async fn the_application_payload_is_the_newest_at_commit() {
     let initiate = async {
         let answered = a.initiate(&peer, Box::new(ours)).await.unwrap();
         a.set_application_payload(Bytes::from_static(b"new"));
-        answered.commit(1).await.unwrap()
+        answered.commit(1, Vec::new()).await.unwrap()
     };
     let respond = b.respond(Box::new(theirs), || {});
     let (_, proposed) = tokio::join!(initiate, respond);

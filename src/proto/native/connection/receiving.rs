@@ -118,7 +118,7 @@ impl NativeConnection {
                 };
                 (self.sending, self.receiving) = (phase, phase);
             }
-            (Phase::Open, Record::Data(message)) => {
+            (Phase::First | Phase::Open, Record::Data(message)) => {
                 if self.missing > 0 {
                     return Err(ProtocolError::FragmentOrder);
                 }
@@ -126,7 +126,7 @@ impl NativeConnection {
                     return Err(record::too_large(message.len()));
                 }
             }
-            (Phase::Open, Record::Fragment { remaining, part }) => {
+            (Phase::First | Phase::Open, Record::Fragment { remaining, part }) => {
                 self.check_fragment(remaining, part.len())?;
             }
             (Phase::Open, Record::Ping(nonce)) => self.check_ping(nonce, now)?,

@@ -42,6 +42,19 @@ impl NativeConnection {
         Ok(sealed)
     }
 
+    /// Appends the messages that follow message 3, before the verdict: all of the source's.
+    pub(crate) fn seal_first(
+        &mut self,
+        source: &mut dyn MessageSource,
+        out: &mut Vec<u8>,
+    ) -> Result<(), ProtocolError> {
+        debug_assert!(self.awaits_verdict() && self.sending == Phase::Silent);
+        self.sending = Phase::Open;
+        let sealed = self.seal_frames(source, &mut Vec::new(), out, usize::MAX);
+        self.sending = Phase::Silent;
+        sealed.map(drop)
+    }
+
     /// Appends one frame, if there is something to say.
     fn seal_frame(
         &mut self,
@@ -105,11 +118,10 @@ impl NativeConnection {
     ) -> Result<(), ProtocolError> {
         let fits = push(plaintext, Record::Verdict(&verdict.encode()?));
         debug_assert!(fits, "a verdict is far smaller than an empty frame");
-        let phase = match verdict {
-            Verdict::Accept { .. } => Phase::Open,
-            Verdict::Reject { .. } => Phase::Ended,
-        };
-        (self.sending, self.receiving) = (phase, phase);
+        match verdict {
+            Verdict::Accept { .. } => (self.sending, self.receiving) = (Phase::Open, Phase::Open),
+            Verdict::Reject { .. } => (self.sending, self.receiving) = (Phase::Ended, Phase::Ended),
+        }
         Ok(())
     }
 

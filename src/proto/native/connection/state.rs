@@ -30,12 +30,17 @@ pub(super) const REKEY_AFTER_FRAMES: u64 = 1 << 32;
 
 const _: () = assert!(frame::MAX_FRAME == MAX_FRAME && TAG <= MAX_OVERHEAD);
 
+/// Most bytes of messages that may follow message 3 before the verdict. What a responder does not accept
+/// stays in its system's memory; a connection's first window holds about as much.
+const MAX_FIRST: usize = 16 * 1024;
+
 /// All that there is to be able to do. Beside the messages of a frame there is room for a goodbye, the
 /// largest record that follows messages.
 pub(crate) const ABILITIES: Abilities = Abilities {
     probe: true,
     drain: true,
     confirms: true,
+    max_first: MAX_FIRST,
     data_type: Some(record::DATA),
     max_packed: frame::MAX_PLAINTEXT - 16,
 };
@@ -62,6 +67,8 @@ pub(super) enum Phase {
     Silent,
     /// The verdict is due.
     Verdict,
+    /// Messages, and nothing else: they were sent before our verdict.
+    First,
     /// Anything but a verdict or a goodbye.
     Open,
     /// Only a goodbye.
@@ -154,10 +161,14 @@ impl NativeConnection {
         }
     }
 
-    /// Queues the responder's verdict; without effect on an initiator and after the first.
+    /// Queues the responder's verdict; without effect on an initiator and after the first. From a yes on
+    /// the peer's messages are opened: they may be there already.
     pub(crate) fn verdict(&mut self, verdict: Verdict) {
-        if self.sending == Phase::Verdict {
-            self.verdict.get_or_insert(verdict);
+        if self.sending == Phase::Verdict && self.verdict.is_none() {
+            if matches!(verdict, Verdict::Accept { .. }) {
+                self.receiving = Phase::First;
+            }
+            self.verdict = Some(verdict);
         }
     }
 
@@ -269,7 +280,7 @@ impl Connection for NativeConnection {
     fn wants_seal(&self) -> bool {
         self.failed.is_none()
             && match self.sending {
-                Phase::Silent | Phase::Ended => false,
+                Phase::Silent | Phase::First | Phase::Ended => false,
                 Phase::Verdict => self.verdict.is_some(),
                 Phase::Open => self.drain || self.outbox.is_waiting(),
                 Phase::Drained => self.goodbye_due().is_some(),
