@@ -14,7 +14,7 @@ use noise_pool::{Config, Disconnect, Inbox, Lease, Pool, SendOptions};
 
 use support::net::Net;
 use support::net::gate::{Gate, Way};
-use support::{identity, soon, until};
+use support::{identity, soon, unconfirmed, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -142,7 +142,8 @@ async fn the_next_session_sends_it_first_and_in_order_and_once() {
     drop(lease);
     let report = soon("a drain", pair.a.drain(5 * SECOND)).await.messages;
     assert_eq!((report.accepted, report.carried), (1, stats.messages_carried));
-    assert_eq!((report.unknown, report.unsent), (0, 0));
+    let all = report.accepted + report.carried;
+    assert_eq!((report.unknown, report.unsent), (unconfirmed(all), 0));
     assert!(pair.b_inbox.try_recv().is_none());
     assert_eq!(pair.budget(), 0);
 }
@@ -234,6 +235,7 @@ async fn deadlines_go_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
+#[cfg_attr(noise_pool_plain_wire, ignore = "the wire has no fragments")]
 async fn a_message_of_which_a_part_was_sent_is_sent_whole() {
     let mut pair = Pair::new(Config::default());
     let lease = pair.lease().await;
@@ -333,6 +335,7 @@ async fn a_discarded_session_is_not_its_peer() {
 }
 
 #[tokio::test(start_paused = true)]
+#[cfg_attr(noise_pool_plain_wire, ignore = "the wire does not say how long a message may be")]
 async fn what_the_next_session_cannot_carry_is_given_up() {
     let mut pair = Pair::new(Config::default());
     let lease = pair.lease().await;

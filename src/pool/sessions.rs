@@ -2,7 +2,10 @@
 //!
 //! Owns what follows from a change of a slot. The slot machine decides under a shard's lock; the
 //! methods here act when the lock is gone: first the map, then the waiters. Nothing here dials,
-//! accepts, or decides which of two connections lives.
+//! accepts, or decides which of two connections lives. What a session leaves unsent, and who sends it, is
+//! in [`succession`].
+
+mod succession;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +17,7 @@ use tracing::{info, warn};
 
 use crate::base::address::Address;
 use crate::base::environment::share;
-use crate::base::error::{CloseReason, ErrorKind, Limit};
+use crate::base::error::{CloseReason, Limit};
 use crate::base::event::PoolEvent;
 use crate::base::id::{Origin, PeerId, SessionId};
 use crate::base::io::BoxFuture;
@@ -30,13 +33,13 @@ use crate::pool::kept::KeptPeers;
 use crate::pool::lifecycle::{Life, Lifecycle};
 use crate::pool::limits::{Draining, Evict, IdleSessions, SlotPermit};
 use crate::pool::pooled::PooledSession;
-use crate::pool::slots::{Open, Seed, SlotMap};
+use crate::pool::slots::{Seed, SlotMap};
 use crate::proto::slot::{Displaced, KeyOrder, Phase, View};
 use crate::proto::stamp::StampSource;
 use crate::proto::wire::connection::Abilities;
 use crate::session::{
-    self, Availability, CarriedOver, Driver, Ended, Host, Lease, LeaseCore, LeaseHandle, Session,
-    SessionSpec, UncountedRef, Unsent,
+    self, Availability, Driver, Ended, Host, Lease, LeaseCore, LeaseHandle, Session, SessionSpec,
+    Unsent,
 };
 use crate::transport::seam::Established;
 
@@ -191,31 +194,6 @@ impl SessionTable {
         LeaseCore::new(Session::new(spec, &self.shared), self.ctx.settings.max_leases)
     }
 
-    /// A session for its slot, without a task yet, that sends first what earlier ones have left unsent.
-    /// Called under the slot's lock, in which it displaces the session that is there.
-    pub(crate) fn build_pooled(
-        &self,
-        spec: SessionSpec,
-        permit: SlotPermit,
-        displaced: Option<&PooledSession>,
-    ) -> (LeaseHandle, PooledSession) {
-        let leases = self.build(spec);
-        let session = leases.session();
-        if let Some(unsent) = self.carry_over.take(&session.peer()) {
-            // Its driver does not run yet.
-            let _ = self.carry_to(session, unsent);
-        }
-        let in_doubt = |old: &&Arc<Session>| old.retired() == Some(CloseReason::InDoubt);
-        for old in self.draining.of(&session.peer()).iter().filter(in_doubt) {
-            old.succeeded_by(session);
-        }
-        if let Some(pooled) = displaced {
-            pooled.session().succeeded_by(session);
-        }
-        let pooled = PooledSession { leases: UncountedRef::of(&leases), permit: Some(permit) };
-        (leases, pooled)
-    }
-
     /// Drops a handle that is not a lease any more. It counted as one: without it the session may be
     /// idle, and nobody else says so.
     pub(crate) fn release(&self, leases: LeaseHandle) {
@@ -259,7 +237,6 @@ impl SessionTable {
         self.watch(session);
         self.opened.notify_waiters();
         self.note_carried(session, session.carried());
-        self.carry_over.report();
         if let Some((dial, phase)) = displaced.dial {
             dial.outcome.settle(Ok(leases.clone()));
             if phase == Phase::Open {
@@ -322,20 +299,6 @@ impl SessionTable {
         self.close_if_over(&session);
     }
 
-    /// Notes that the peer's session has left its slot because nothing came from the peer any more.
-    fn note_lost(&self, session: &Session, why: CloseReason) {
-        let is_silence = matches!(
-            why,
-            CloseReason::PingTimeout
-                | CloseReason::InDoubt
-                | CloseReason::Stalled
-                | CloseReason::Io(ErrorKind::TimedOut | ErrorKind::Unreachable)
-        );
-        if is_silence {
-            self.failures.lost(session.peer(), why);
-        }
-    }
-
     fn close_if_over(&self, session: &Session) {
         if self.lifecycle.life() == Life::Closed {
             session.close(CloseReason::PoolClosed);
@@ -379,60 +342,6 @@ impl SessionTable {
             if self.kept.contains(&session.peer()) {
                 session.request_probe();
             }
-        }
-    }
-
-    // ---- what is left unsent -------------------------------------------------------------------
-
-    /// Gives what a session has left unsent to the session that stands in the peer's slot; if there is
-    /// none, it is kept for the next.
-    fn carry(&self, peer: PeerId, unsent: Unsent) {
-        let carried = self.slots.with(&peer, |slot, open| match (slot.session(), open) {
-            (Some(pooled), _) => {
-                let session = pooled.session();
-                self.carry_to(session, unsent).map(|carried| (session.clone(), carried))
-            }
-            (None, Open::Yes) => {
-                self.carry_over.keep(peer, unsent);
-                None
-            }
-            (None, Open::No) => {
-                self.carry_over.give_up(peer, unsent);
-                None
-            }
-        });
-        if let Some((session, CarriedOver { messages, wake, .. })) = carried {
-            if wake {
-                session.wake();
-            }
-            self.note_carried(&session, messages);
-        }
-        self.carry_over.report();
-    }
-
-    /// Has a session send what an earlier one has left. `None`: it takes no more, and these are kept for
-    /// the next. Called under the slot's lock.
-    fn carry_to(&self, session: &Session, unsent: Unsent) -> Option<CarriedOver> {
-        match session.carry_over(unsent) {
-            Ok(mut carried) => {
-                if let Some(longer) = carried.longer.take() {
-                    self.carry_over.give_up(session.peer(), longer);
-                }
-                Some(carried)
-            }
-            Err(unsent) => {
-                self.carry_over.keep(session.peer(), unsent);
-                None
-            }
-        }
-    }
-
-    /// Reports what a session has taken over.
-    fn note_carried(&self, session: &Session, messages: u64) {
-        if messages > 0 {
-            self.ctx.counters.messages_carried.add(messages);
-            let (peer, session) = (session.peer(), session.id());
-            self.ctx.events.publish(|| PoolEvent::CarriedOver { peer, session, messages });
         }
     }
 
@@ -537,21 +446,13 @@ impl Host for SessionTable {
             reason,
             report,
         });
-        match unsent {
-            Some(unsent) if self.carry_over.applies(retired) => self.carry(session.peer(), unsent),
-            Some(unsent) => {
-                self.carry_over.give_up(session.peer(), unsent);
-                self.carry_over.report();
-            }
-            None => {}
-        }
+        self.leave(session.peer(), unsent, retired);
         self.kept.lost(&session.peer());
         self.ended.notify_waiters();
     }
 
     fn may_redial(&self, session: &Session) -> bool {
-        let dialled = session.origin() == Origin::Outbound && session.remote().is_some();
-        dialled || self.kept.contains(&session.peer())
+        self.can_redial(session)
     }
 
     fn left(&self, session: &Arc<Session>, unsent: Unsent) {

@@ -155,7 +155,7 @@ fn accept(pool: &Pool, dial: &Arc<Dial>, claim: Claim) {
         observed: String::new(),
         application_payload: Bytes::new(),
     };
-    let driver = task(pool, dial).accepted(accepted, None);
+    let driver = task(pool, dial).accepted(accepted, None, 0);
     pool.state().lifecycle.spawn_session(driver);
 }
 

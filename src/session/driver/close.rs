@@ -91,7 +91,14 @@ impl Driver {
         // Nothing is accepted from here on, so the report is final.
         session.queue.refuse(SendErrorKind::Closed(why));
         let retired = session.retired().unwrap_or(why);
-        let unsent = self.take_unsent();
+        let unsent = match why {
+            // What a stream has done that panicked nobody knows.
+            CloseReason::Internal => {
+                let queued = self.take_unsealed();
+                self.leave(queued)
+            }
+            _ => self.take_unsent(),
+        };
         session.context.budget.note_use();
         session.queue.settle(&session.context.budget);
         let report = self.report();
