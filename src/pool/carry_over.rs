@@ -148,14 +148,7 @@ impl CarryOver {
         if self.ctx.settings.carry_over.is_none() {
             return;
         }
-        let running = lifecycle.running().clone();
-        lifecycle.spawn_service(async move {
-            tokio::select! {
-                biased;
-                () = running.cancelled() => {}
-                () = self.watch() => {}
-            }
-        });
+        lifecycle.spawn_watch(async move { self.watch().await });
     }
 
     async fn watch(&self) {

@@ -104,6 +104,18 @@ impl Lifecycle {
         self.service.spawn(service);
     }
 
+    /// Runs a service of the pool until the pool closes.
+    pub(crate) fn spawn_watch(&self, watch: impl Future<Output = ()> + Send + 'static) {
+        let running = self.running.clone();
+        self.spawn_service(async move {
+            tokio::select! {
+                biased;
+                () = running.cancelled() => {}
+                () = watch => {}
+            }
+        });
+    }
+
     /// Makes a drain and a close wait while it exists.
     pub(crate) fn work_token(&self) -> TaskTrackerToken {
         self.work.token()

@@ -35,14 +35,7 @@ impl SuspendWatch {
 
     /// Starts the watch.
     pub(crate) fn spawn(self, lifecycle: &Lifecycle) {
-        let running = lifecycle.running().clone();
-        lifecycle.spawn_service(async move {
-            tokio::select! {
-                biased;
-                () = running.cancelled() => {}
-                () = self.watch() => {}
-            }
-        });
+        lifecycle.spawn_watch(async move { self.watch().await });
     }
 
     async fn watch(&self) {

@@ -26,8 +26,11 @@ const RENEW_AFTER: Duration = Duration::from_secs(1);
 /// and control records pass them, and not in the kernel. It sets no time-out of the kernel's: those
 /// count the time in which a peer reads nothing, though it says that it is alive. The session finds a
 /// vanished peer itself.
+///
 /// While an address does not answer, it is tried anew each second, so that a link that comes back is used
-/// at once. An [`Address::Host`] is looked up with the system's resolver, and what it finds is tried in
+/// at once.
+///
+/// An [`Address::Host`] is looked up with the system's resolver, and what it finds is tried in
 /// order. It resolves no peer by itself: targets must bring their addresses.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]

@@ -5,6 +5,7 @@ mod flow;
 mod lease;
 mod life;
 mod plain;
+mod succession;
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -38,6 +39,8 @@ struct FakeHost {
     ended: Mutex<Vec<(CloseReason, SessionReport)>>,
     /// What sessions have left.
     unsent: Mutex<Vec<Unsent>>,
+    /// Who takes it over, if it is not kept here.
+    successor: Mutex<Option<Arc<Session>>>,
     panic_when_retired: AtomicBool,
     panic_when_ended: AtomicBool,
     /// What health checks answer; none: no check.
@@ -73,7 +76,13 @@ impl Host for FakeHost {
     }
 
     fn left(&self, _: &Arc<Session>, unsent: Unsent) {
-        self.unsent.lock().unwrap().push(unsent);
+        let Some(successor) = self.successor.lock().unwrap().clone() else {
+            return self.unsent.lock().unwrap().push(unsent);
+        };
+        let carried = successor.carry_over(unsent).unwrap_or_else(|_| panic!("it takes more"));
+        if carried.wake {
+            successor.wake();
+        }
     }
 
     fn health_check(self: Arc<Self>, _: &Arc<Session>) -> Option<BoxFuture<'static, bool>> {
