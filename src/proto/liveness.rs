@@ -73,7 +73,7 @@ const GETTING_TO_KNOW: Duration = Duration::from_secs(10);
 const UNANSWERED: Duration = Duration::from_secs(15);
 
 /// Bytes that call for no receipt: some life signs. Else two sides would answer each other's for ever.
-pub(crate) const SIGNS: usize = 64;
+const SIGNS: usize = 64;
 
 /// Bytes that went one way since the last that went the other.
 #[derive(Clone, Copy, Debug, Default)]
@@ -259,14 +259,24 @@ impl Liveness {
         self.blocked_since.get_or_insert(now);
     }
 
-    /// A write has made progress. If it was blocked, the peer's system has acknowledged something.
-    pub(crate) fn wrote(&mut self, bytes: usize, now: Instant) {
+    /// A write has made progress, of a side that has sent a message or not. If it was blocked, the peer's
+    /// system has acknowledged something.
+    pub(crate) fn wrote(&mut self, bytes: usize, has_sent: bool, now: Instant) {
         if let Some(since) = self.blocked_since.take() {
             self.unanswered = OneWay::default();
             self.slowest.answered(now - since, now);
         }
         self.unreceipted = OneWay::default();
-        self.unanswered.add(bytes, now);
+        // What comes before the first message, the peer's driver does not hear.
+        if has_sent {
+            self.unanswered.add(bytes, now);
+        }
+    }
+
+    /// Whether so many bytes of the peer's are more than signs of life: they use the session, though no
+    /// message is whole yet.
+    pub(crate) const fn are_use(bytes: usize) -> bool {
+        bytes > SIGNS
     }
 
     /// A caller has asked for a probe.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use crate::base::error::CloseReason;
-use crate::proto::liveness;
+use crate::proto::liveness::Liveness;
 use crate::proto::wire::batch::MessageBatch;
 use crate::proto::wire::connection::{Connection, Event, MAX_OVERHEAD};
 use crate::session::buffers::WRITE_BUFFER;
@@ -57,7 +57,7 @@ impl Driver {
                 }
                 let received = self.connection.received();
                 self.open_frames(now)?;
-                if count > liveness::SIGNS && self.connection.received() == received {
+                if Liveness::are_use(count) && self.connection.received() == received {
                     // A message that takes minutes to come is use as well.
                     self.session.metrics.data(self.session.context.millis(now));
                 }

@@ -53,9 +53,8 @@ impl Driver {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(ErrorKind::Other)),
                 Poll::Ready(Ok(count)) => {
                     self.session.metrics.wrote_bytes(count);
-                    // Before its first message, a side has said nothing that the driver of the other hears.
-                    let calls = if self.writing.begun > 0 { count } else { 0 };
-                    self.liveness.wrote(calls, now.into_std());
+                    let has_sent = self.writing.begun > 0;
+                    self.liveness.wrote(count, has_sent, now.into_std());
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.kind().into())),
                 Poll::Pending => {
@@ -82,7 +81,7 @@ impl Driver {
             match Pin::new(&mut self.stream).poll_flush(cx) {
                 Poll::Ready(Ok(())) => {
                     self.writing.unflushed = false;
-                    self.liveness.wrote(0, now.into_std());
+                    self.liveness.wrote(0, false, now.into_std());
                     self.batch_done();
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.kind().into())),

@@ -129,7 +129,7 @@ fn a_write_without_progress_stalls_unless_the_peer_says_that_it_is_alive() {
     let now = session.at(20);
     session.liveness.heard_keep_alive(now);
     assert_eq!(session.next(), Some((50, Due::Stalled)));
-    session.liveness.wrote(1, now);
+    session.liveness.wrote(1, true, now);
     assert_eq!(session.next(), None);
     let now = session.at(60);
     session.liveness.blocked(now);
@@ -151,7 +151,7 @@ fn while_we_do_not_read_only_keep_alives_are_due() {
     session.liveness.resumed(now);
     assert!(!session.liveness.is_paused());
     assert_eq!(session.next(), Some((95, Due::Stalled)), "what was blocked counts anew");
-    session.liveness.wrote(1, now);
+    session.liveness.wrote(1, true, now);
     assert_eq!(session.next(), Some((95, Due::NeedsProbe)), "and so does silence");
 }
 
@@ -159,14 +159,14 @@ fn while_we_do_not_read_only_keep_alives_are_due() {
 fn silence_is_doubted_as_soon_as_the_link_is_known_to_answer_faster() {
     let mut session = Timed::new(None);
     let now = session.at(1);
-    session.liveness.wrote(1_000, now);
+    session.liveness.wrote(1_000, true, now);
     assert_eq!(session.next(), Some((16, Due::PeerSilent)), "nothing is known of the link yet");
     session.heard(17);
 
     // An answer after 4 s, of which a receipt may take 2; then none.
     let write = |session: &mut Timed, seconds| {
         let now = session.at(seconds);
-        session.liveness.wrote(1_000, now);
+        session.liveness.wrote(1_000, true, now);
     };
     let mut session = Timed::new(None);
     write(&mut session, 20);
@@ -189,12 +189,12 @@ fn a_blocked_write_that_makes_progress_is_a_sign_of_life() {
     session.heard(19);
     for seconds in [20, 21, 22, 23, 24] {
         let now = session.at(seconds);
-        session.liveness.wrote(1_000, now);
+        session.liveness.wrote(1_000, true, now);
         session.liveness.blocked(now);
     }
     assert_eq!(session.next(), Some((29, Due::InDoubt)));
     let now = session.at(33);
-    session.liveness.wrote(1_000, now);
+    session.liveness.wrote(1_000, true, now);
     session.liveness.blocked(now);
     assert_eq!(session.next(), Some((48, Due::PeerSilent)), "it was slow, and is not dead");
 }
@@ -205,7 +205,7 @@ fn a_peer_that_has_something_of_ours_to_receive_is_dead_after_fifteen_seconds_of
     session.heard(15);
     for seconds in [17, 19] {
         let now = session.at(seconds);
-        session.liveness.wrote(SIGNS, now);
+        session.liveness.wrote(SIGNS, true, now);
     }
     // The first bytes were a sign of life and called for nothing.
     assert_eq!(session.next(), Some((24, Due::InDoubt)));
@@ -213,14 +213,14 @@ fn a_peer_that_has_something_of_ours_to_receive_is_dead_after_fifteen_seconds_of
 
     let mut heard = Timed::new(None);
     let now = heard.at(20);
-    heard.liveness.wrote(1_000, now);
+    heard.liveness.wrote(1_000, true, now);
     assert_eq!(heard.next(), Some((25, Due::InDoubt)));
     heard.heard(30);
     assert_eq!(heard.next(), Some((60, Due::NeedsProbe)), "it has answered all");
 
     let mut slow = Timed::new(None);
     let now = slow.at(10);
-    slow.liveness.wrote(1_000, now);
+    slow.liveness.wrote(1_000, true, now);
     slow.liveness.heard_keep_alive(now);
     assert_eq!(slow.next(), Some((30, Due::NeedsProbe)));
     assert_eq!(slow.next(), Some((60, Due::Ping)));
@@ -229,7 +229,7 @@ fn a_peer_that_has_something_of_ours_to_receive_is_dead_after_fifteen_seconds_of
     let mut unable = Timed::new(None);
     unable.ping = Ping::Unavailable;
     let now = unable.at(10);
-    unable.liveness.wrote(1_000, now);
+    unable.liveness.wrote(1_000, true, now);
     assert_eq!(unable.next(), None, "its wire has no receipts");
 }
 
@@ -246,7 +246,7 @@ fn what_is_received_calls_for_a_receipt_unless_something_else_is_written() {
     let now = session.at(85);
     session.liveness.heard(1_000, now);
     let now = session.at(86);
-    session.liveness.wrote(1, now);
+    session.liveness.wrote(1, true, now);
     assert_eq!(session.next(), Some((115, Due::NeedsProbe)));
 }
 
