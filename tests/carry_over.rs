@@ -390,6 +390,24 @@ async fn a_session_that_is_superseded_leaves_its_queue_to_the_new_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stuck_session_that_is_superseded_leaves_all_that_it_has_not_written() {
+    let mut pair = Pair::new(Config::default());
+    let lease = pair.lease().await;
+    pair.gate().freeze();
+    for n in 0..40 {
+        lease.send(message(n)).await.unwrap();
+    }
+    tokio::time::sleep(2 * SECOND).await;
+    pair.b.disconnect(&pair.a.id(), Disconnect::now());
+    let _theirs = soon("a dial", pair.b.get_or_dial(pair.a.id())).await.unwrap();
+    let report = pair.report().await;
+    assert_eq!(report.unknown + report.unsent, 40, "{report:?}");
+    let numbers = pair.received(report.unsent).await;
+    assert!(numbers.into_iter().eq(report.unknown as u32..40), "in order, what was sealed as well");
+    assert_eq!(pair.a.stats().messages_carried, report.unsent);
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_is_kept_for_as_many_peers_as_may_have_sessions() {
     let net = Net::default();
     let (a, _a_inbox) = net.pool(identity(1), Config::default().max_sessions(2));

@@ -69,6 +69,9 @@ const OF_LATE: Duration = Duration::from_secs(60);
 /// For how long nothing is known of a new session's link: until then silence is not doubted.
 const GETTING_TO_KNOW: Duration = Duration::from_secs(10);
 
+/// A write that is blocked for longer, on a session whose successor stands, may be blocked for good.
+const STUCK: Duration = Duration::from_secs(1);
+
 /// How long we wait for a word of a peer that has something of ours to receive. WireGuard waits as long.
 const UNANSWERED: Duration = Duration::from_secs(15);
 
@@ -257,6 +260,11 @@ impl Liveness {
     /// A write makes no progress.
     pub(crate) fn blocked(&mut self, now: Instant) {
         self.blocked_since.get_or_insert(now);
+    }
+
+    /// Whether a write has been blocked for so long that the connection is hardly of use any more.
+    pub(crate) fn is_stuck(&self, now: Instant) -> bool {
+        self.blocked_since.is_some_and(|since| now - since > STUCK)
     }
 
     /// A write has made progress, of a side that has sent a message or not. If it was blocked, the peer's

@@ -31,7 +31,7 @@ pub enum ProtocolError {
     /// A fragment that does not continue the one before.
     #[error("a fragment does not continue its message")]
     FragmentOrder,
-    /// A record where it is not allowed: a second verdict, data before the verdict or after a drain.
+    /// A record where it is not allowed: a second verdict, a ping before the verdict, data after a drain.
     #[error("record of type {0:#04x} is out of place")]
     OutOfPlace(u8),
     /// More pings a second than allowed.

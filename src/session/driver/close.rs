@@ -164,17 +164,20 @@ impl Driver {
     }
 
     /// A newer session stands and waits for what this one has not sent. A session that is superseded
-    /// leaves what is not sealed, and drains. One in doubt leaves all that is not written whole: it
-    /// writes no more, and reads on until its drain is over, since what is in flight may arrive.
-    pub(super) fn leave_to_successor(&mut self) {
+    /// leaves what is not sealed, and drains. One in doubt, or whose writes are stuck, leaves all that is
+    /// not written whole, or that would come late and out of order: it writes no more, and reads on until
+    /// its drain is over, since what is in flight may arrive.
+    pub(super) fn leave_to_successor(&mut self, now: Instant) {
         let unsent = match self.drain {
-            Drain::Begun(Some(CloseReason::InDoubt)) => {
-                self.writing.half_closed = true;
-                self.take_unsent()
-            }
-            Drain::Begun(Some(CloseReason::Superseded)) => {
+            Drain::Begun(Some(CloseReason::Superseded))
+                if !self.liveness.is_stuck(now.into_std()) =>
+            {
                 let queued = self.take_unsealed();
                 self.leave(queued)
+            }
+            Drain::Begun(Some(CloseReason::Superseded | CloseReason::InDoubt)) => {
+                self.writing.half_closed = true;
+                self.take_unsent()
             }
             _ => None,
         };

@@ -255,7 +255,7 @@ impl Driver {
             }
         }
         if flags & SUCCESSOR != 0 {
-            self.leave_to_successor();
+            self.leave_to_successor(now);
         }
         if flags & SUSPENDED != 0 && self.connection.abilities().probe {
             self.liveness.suspended();

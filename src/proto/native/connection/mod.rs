@@ -10,8 +10,10 @@
 //! ```text
 //! responder:  verdict ──Accept──▶ open ──Drain──▶ drained ──Goodbye──▶ ended
 //!                └──────────────────Reject────────────────────────────▶ ended
-//! initiator:  silent until it has opened the verdict, then the same
+//! initiator:  messages behind message 3; silent until it has opened the verdict; then the same
 //! ```
+//!
+//! The messages behind message 3 are opened once our own verdict is yes.
 //!
 //! Skippable records of later versions are in place while a direction is open, and only there.
 //! `Drain` is written once the source is empty, `Goodbye` once the peer's `Drain` has been polled, for
