@@ -70,8 +70,9 @@ pub enum SendToError {
     /// The session did not accept it.
     #[error("not accepted")]
     Send(#[source] SendError),
-    /// It travelled with a handshake that broke before the peer had answered: the peer may have it or not.
-    #[error("the handshake with which it travelled broke")]
+    /// It travelled with a handshake that broke before the peer had answered, or whose answer the caller
+    /// did not wait for (its deadline passed, or the peer was disconnected): the peer may have it or not.
+    #[error("the answer to the handshake with which it travelled did not come in time")]
     Unknown {
         /// The message.
         message: Bytes,
