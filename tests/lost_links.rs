@@ -231,6 +231,38 @@ async fn after_a_suspension_kept_peers_are_probed_at_once() {
     assert!(began.elapsed() <= 8 * SECOND, "2 s to notice, 5 s without an answer, and a dial");
 }
 
+/// A wall clock that panics at every fifth look, once it has begun to.
+#[derive(Clone, Default)]
+struct Faulty {
+    clock: Clock,
+    looks: Arc<AtomicU64>,
+}
+
+impl WallClock for Faulty {
+    fn unix_seconds(&self) -> u64 {
+        // Handshakes look as well; they are over by then.
+        let looks = self.looks.fetch_add(1, Ordering::Relaxed);
+        assert!(looks < 1_000 || !looks.is_multiple_of(5), "as the test wants it");
+        self.clock.unix_seconds()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_panics_now_and_then_still_tells_of_a_suspension() {
+    let net = Net::default();
+    let faulty = Faulty::default();
+    let (a, _a_inbox) = net.pool(identity(1), Config::default().wall_clock(faulty.clone()));
+    let (b, _b_inbox) = net.pool(identity(2), Config::default().wall_clock(faulty.clock.clone()));
+    drop(soon("a lease", a.get_or_dial(b.id())).await.unwrap());
+    faulty.looks.store(1_000, Ordering::Relaxed);
+    tokio::time::sleep(5 * SECOND).await;
+    faulty.clock.0.fetch_add(7_200, Ordering::Relaxed);
+    // Whichever of its looks it misses, the next one tells.
+    tokio::time::sleep(7 * SECOND).await;
+    drop(soon("a lease", a.get_or_dial(b.id())).await.unwrap());
+    assert!(a.snapshot().sessions[0].last_ping.is_some(), "it was probed");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_is_corrected_costs_no_probe() {
     let pair = Pair::new();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use crate::base::config::WhenFull;
+use crate::base::config::{WhenFull, message_cost};
 use crate::base::error::{AdoptError, CloseReason, DialError, Limit};
 use crate::base::id::{AttemptId, PeerId};
 use crate::base::io::{BoxedStream, Stream};
@@ -53,6 +53,9 @@ pub(crate) enum Lookup {
     Joined(DialWaiter),
     Begun(DialWaiter, DialSlot),
 }
+
+/// A caller's part in a dial, and if the caller has begun it, where the dial stands.
+type Part = (DialWaiter, Option<DialSlot>);
 
 /// A caller's place among the waiters for a dial, taken under the slot's lock.
 pub(crate) struct DialWaiter {
@@ -206,27 +209,19 @@ impl Acquirer {
         target: &Target,
         source: &mut Option<StreamSource>,
     ) -> Result<LeaseHandle, DialError> {
-        let waiter = match self.enter(target, Heed::Failures)? {
-            Lookup::Session(leases) => {
+        let (waiter, slot) = match self.take_part(target)? {
+            Ok(dial) => dial,
+            Err(leases) => {
                 self.ctx.counters.hits.one();
                 return Ok(leases);
             }
-            Lookup::Joined(waiter) => {
-                self.ctx.counters.misses.one();
-                self.ctx.counters.dials_shared.one();
-                waiter.dial.add_addresses(target.addresses());
-                waiter
-            }
-            Lookup::Begun(waiter, slot) => {
-                self.ctx.counters.misses.one();
-                // A stream that was used up in an earlier attempt is left to the connector.
-                let source = source
-                    .take()
-                    .unwrap_or_else(|| StreamSource::Connector(target.connector_data()));
-                self.dialer.spawn(waiter.dial.clone(), source, slot);
-                waiter
-            }
         };
+        if let Some(slot) = slot {
+            // A stream that was used up in an earlier attempt is left to the connector.
+            let source =
+                source.take().unwrap_or_else(|| StreamSource::Connector(target.connector_data()));
+            self.dialer.spawn(waiter.dial.clone(), source, slot);
+        }
         self.wait_for(waiter).await
     }
 
@@ -270,6 +265,31 @@ impl Acquirer {
         found
     }
 
+    /// A caller's part in the target's dial, which is to be run if it has a place for that; or the
+    /// session that is there.
+    fn take_part(&self, target: &Target) -> Result<Result<Part, LeaseHandle>, DialError> {
+        let lookup = self.enter(target, Heed::Failures)?;
+        let counters = &self.ctx.counters;
+        if !matches!(lookup, Lookup::Session(_)) {
+            counters.misses.one();
+        }
+        Ok(match lookup {
+            Lookup::Session(leases) => Err(leases),
+            Lookup::Joined(waiter) => {
+                counters.dials_shared.one();
+                waiter.dial.add_addresses(target.addresses());
+                Ok((waiter, None))
+            }
+            Lookup::Begun(waiter, slot) => Ok((waiter, Some(slot))),
+        })
+    }
+
+    /// Whether a message of this length may travel with a dial.
+    pub(crate) fn may_travel(&self, length: usize) -> bool {
+        let max = self.sessions.abilities.max_first;
+        length <= self.ctx.settings.max_message_size && message_cost(length) <= max
+    }
+
     /// Has a message travel with the dial of the target, if one is to be begun or has not been committed:
     /// it arrives a round trip and more before one that waits for the session.
     ///
@@ -283,26 +303,15 @@ impl Acquirer {
         target: &Target,
         message: &Bytes,
     ) -> Result<Fate, DialError> {
-        let (waiter, slot) = match self.enter(target, Heed::Failures)? {
-            Lookup::Session(leases) => {
+        let (waiter, slot) = match self.take_part(target)? {
+            Ok(dial) => dial,
+            Err(leases) => {
                 self.sessions.release(leases);
                 return Ok(Fate::Unsent);
             }
-            Lookup::Joined(waiter) => {
-                self.ctx.counters.misses.one();
-                self.ctx.counters.dials_shared.one();
-                waiter.dial.add_addresses(target.addresses());
-                (waiter, None)
-            }
-            Lookup::Begun(waiter, slot) => {
-                self.ctx.counters.misses.one();
-                (waiter, Some(slot))
-            }
         };
         let dial = waiter.dial.clone();
-        let is_ours_to_send = message.len() <= self.ctx.settings.max_message_size;
-        let max = if is_ours_to_send { self.sessions.abilities.max_first } else { 0 };
-        let offered = dial.first.offer(message, max);
+        let offered = dial.first.offer(message, self.sessions.abilities.max_first);
         if let Some(slot) = slot {
             let source = StreamSource::Connector(target.connector_data());
             self.dialer.spawn(dial, source, slot);

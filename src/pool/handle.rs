@@ -192,8 +192,9 @@ impl Pool {
     pub async fn send(&self, target: impl Into<Target>, message: Bytes) -> Result<(), SendToError> {
         let target = target.into();
         let mut message = message;
-        if !self.contains(&target.peer) {
-            match self.state().acquirer.send_with_dial(&target, &message).await {
+        let acquirer = &self.state().acquirer;
+        if acquirer.may_travel(message.len()) && !self.contains(&target.peer) {
+            match acquirer.send_with_dial(&target, &message).await {
                 Ok(Fate::Sent) => return Ok(()),
                 Ok(Fate::Unsent) => {}
                 Ok(Fate::Unknown) => return Err(SendToError::Unknown { message }),

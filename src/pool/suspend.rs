@@ -5,6 +5,7 @@
 //! probed before it is handed out, and those of kept peers are probed at once. A wall clock that is put
 //! ahead looks the same, and costs a ping each. It must never end a session itself.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,18 +39,32 @@ impl SuspendWatch {
         lifecycle.spawn_watch(async move { self.watch().await });
     }
 
-    async fn watch(&self) {
+    /// The clock may be the application's: if it panics, it says nothing this once.
+    fn unix_seconds(&self) -> Option<u64> {
         let clock = &self.ctx.settings.wall_clock;
+        catch_unwind(AssertUnwindSafe(|| clock.unix_seconds())).ok()
+    }
+
+    async fn watch(&self) {
+        let mut last = None;
         loop {
             self.sessions.any().await;
-            let (before, began) = (clock.unix_seconds(), Instant::now());
-            sleep(EVERY).await;
-            let passed = clock.unix_seconds().saturating_sub(before);
-            let slept = passed.saturating_sub(began.elapsed().as_secs());
-            if slept > TOLERATED {
-                info!(seconds = slept, "the machine was suspended, or its clock was put ahead");
-                self.sessions.doubt_all();
+            if let Some(wall) = self.unix_seconds() {
+                let now = Instant::now();
+                if let Some((wall_then, then)) = last.replace((wall, now)) {
+                    self.compare(wall.saturating_sub(wall_then), now - then);
+                }
             }
+            sleep(EVERY).await;
+        }
+    }
+
+    /// So many seconds have passed by the wall clock, and so much by the monotonic one.
+    fn compare(&self, wall: u64, monotonic: Duration) {
+        let slept = wall.saturating_sub(monotonic.as_secs());
+        if slept > TOLERATED {
+            info!(seconds = slept, "the machine was suspended, or its clock was put ahead");
+            self.sessions.doubt_all();
         }
     }
 }

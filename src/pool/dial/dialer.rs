@@ -14,7 +14,6 @@ use crate::pool::limits::{Capacity, CountedLimit};
 use crate::pool::sessions::SessionTable;
 use crate::proto::dial_policy::Failed;
 
-use super::first::FirstMessages;
 use super::handle::Dial;
 use super::race::RaceParts;
 use super::task::{DialEnd, DialParts, DialSlot, DialTask, StreamSource};
@@ -74,7 +73,6 @@ impl Dialer {
         let parts = self.parts.clone();
         let task = DialTask::new(parts.clone(), dial.clone());
         let mut guard = SettleGuard { task, ended: false };
-        let first = FirstGuard(dial.first.clone());
         self.parts.lifecycle.spawn_connection(
             async move {
                 let ended = tokio::select! {
@@ -95,22 +93,13 @@ impl Dialer {
                     }
                 };
                 guard.ended = true;
-                drop((guard, dial, first));
+                drop((guard, dial));
                 // The dial kept its session: if there is no lease, the session is idle now.
                 parts.sessions.shared.note_idle();
                 driver
             }
             .instrument(span),
         );
-    }
-}
-
-/// Settles what has left with a commit whose verdict the task does not live to see.
-struct FirstGuard(Arc<FirstMessages>);
-
-impl Drop for FirstGuard {
-    fn drop(&mut self) {
-        self.0.lost();
     }
 }
 
@@ -123,6 +112,8 @@ struct SettleGuard {
 impl Drop for SettleGuard {
     fn drop(&mut self) {
         if !self.ended {
+            // What has left with a commit, and whose verdict the task did not live to see.
+            self.task.dial.first.lost();
             let open = self.task.parts.lifecycle.is_open();
             let error = if open { DialError::Panicked } else { DialError::PoolClosed };
             self.task.failed(Failed { error, outcome: None });

@@ -107,7 +107,7 @@ fn is_silence(kind: io::ErrorKind) -> bool {
 /// One dial's run.
 pub(crate) struct DialTask {
     pub(super) parts: Arc<DialParts>,
-    dial: Arc<Dial>,
+    pub(super) dial: Arc<Dial>,
 }
 
 impl DialTask {

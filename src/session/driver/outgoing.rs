@@ -26,7 +26,9 @@ pub(super) struct Outgoing {
     bytes: Vec<u8>,
     written: usize,
     /// Bytes in front of `bytes` that were sealed with them; they are written, and their memory is free.
-    cut: usize,
+    cut: u32,
+    /// The write was blocked before: its messages have no memory left to give back.
+    are_messages_shrunk: bool,
     messages: QueuedMessages,
     frames: Vec<SealedFrame>,
 }
@@ -75,7 +77,7 @@ impl Outgoing {
     /// All of it is written, or there is nothing in it: its memory is free. What its messages had cost.
     pub(super) fn finish(&mut self, buffers: &BufferPool) -> Reserved {
         buffers.give_write(std::mem::take(&mut self.bytes));
-        (self.written, self.cut) = (0, 0);
+        (self.written, self.cut, self.are_messages_shrunk) = (0, 0, false);
         self.frames.clear();
         let mut reserved = Reserved::default();
         while let Some(entry) = self.messages.pop() {
@@ -94,9 +96,12 @@ impl Outgoing {
         if self.bytes.capacity() > 4 * rest.len() + SLACK {
             let rest = rest.to_vec();
             buffers.give_write(std::mem::replace(&mut self.bytes, rest));
-            self.cut += std::mem::take(&mut self.written);
+            // A batch and its last frame are far smaller than that.
+            self.cut += std::mem::take(&mut self.written) as u32;
         }
-        self.messages.shrink_packed(SLACK, buffers);
+        if !std::mem::replace(&mut self.are_messages_shrunk, true) {
+            self.messages.shrink_packed(SLACK, buffers);
+        }
     }
 
     /// Keeps no memory that only traffic needs.
@@ -109,7 +114,7 @@ impl Outgoing {
 
     /// The messages that have certainly not been delivered, in order. There is nothing to write any more.
     pub(super) fn take_unsent(&mut self) -> QueuedMessages {
-        let written = self.cut + self.written;
+        let written = self.cut as usize + self.written;
         let whole = self.frames.iter().rfind(|frame| frame.end <= written);
         let in_flight = whole.map_or(0, |frame| frame.entries);
         let mut messages = std::mem::take(self).messages;
